@@ -1,0 +1,104 @@
+"""Registries: the names that option files may write after `type:`."""
+
+import difflib
+import inspect
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+from mambair.errors import UserError
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """'; did you mean 'x'?' for the known word nearest to `word`, or '' when none is near."""
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+class Registry(Generic[T]):
+    """Classes or functions of one kind, by the name an option file uses for them.
+
+    Registration is explicit (`@ARCHS.register()`), a name can be taken once, and `build` checks keywords
+    against the constructor's own signature, so that no second schema has to be kept in step with it.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, Callable[..., T]] = {}
+        self._ignored_keys: dict[str, frozenset[str]] = {}
+
+    def register(self, name: str | None = None, *, ignored_keys: Collection[str] = ()) -> Callable:
+        """Register a class or function under `name` (default: its own).
+
+        `ignored_keys` are keys that published option files carry and that never had an effect: they are
+        dropped with a warning.
+        """
+
+        def decorator(entry: Callable[..., T]) -> Callable[..., T]:
+            key = name or entry.__name__
+            if key in self._entries:
+                raise KeyError(f"{self.kind} '{key}' is registered twice")
+            self._entries[key] = entry
+            self._ignored_keys[key] = frozenset(ignored_keys)
+            return entry
+
+        return decorator
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        return sorted(self._entries)
+
+    def get(self, name: str, where: str | None = None) -> Callable[..., T]:
+        """The entry called `name`; `where` is the option key to blame when there is none."""
+        if name not in self._entries:
+            hint = did_you_mean(name, self._entries) or f"; known: {', '.join(self.names())}"
+            raise UserError(f"{where or self.kind}: unknown {self.kind} '{name}'{hint}")
+        return self._entries[name]
+
+    def keywords(self, options: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
+        """Check `{'type': name, **keywords}` against the entry's signature and return the keywords.
+
+        Raises UserError for a missing type, an unknown key (with a suggestion) and a missing required key.
+        """
+        where = where or self.kind
+        if "type" not in options:
+            raise UserError(f"{where}: key 'type' is missing; known types: {', '.join(self.names())}")
+        name = options["type"]
+        parameters = inspect.signature(self.get(name, where)).parameters
+        keywords = {key: value for key, value in options.items() if key != "type"}
+        for key in sorted(keywords.keys() & self._ignored_keys[name]):
+            logger.warning("%s: key '%s' has no effect on %s and is ignored", where, key, name)
+            del keywords[key]
+        for key in keywords:
+            if key not in parameters:
+                raise UserError(f"{where}: unknown key '{key}' for {name}{did_you_mean(key, parameters)}")
+        return keywords
+
+    def build(self, options: Mapping[str, Any], *, where: str | None = None, **context: Any) -> T:
+        """Construct the entry that `{'type': name, **keywords}` describes.
+
+        `context` are arguments that come from the program (not from the option file), such as
+        the parameters of an optimiser.
+        """
+        where = where or self.kind
+        keywords = self.keywords(options, where)
+        entry = self.get(options["type"], where)
+        for key, parameter in inspect.signature(entry).parameters.items():
+            required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
+            if required and key not in keywords and key not in context:
+                raise UserError(f"{where}: key '{key}' is missing; {options['type']} needs it")
+        return entry(**keywords, **context)
+
+
+ARCHS: Registry = Registry("network")
+DATASETS: Registry = Registry("dataset")
+LOSSES: Registry = Registry("loss")
+METRICS: Registry = Registry("metric")
+MODELS: Registry = Registry("model")
