@@ -1,0 +1,166 @@
+"""The `path`, `train`, `val`, `logger` and `dist_params` sections of an option file."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mambair.options.fields import (
+    Component,
+    ConflictError,
+    Count,
+    FilePath,
+    Flag,
+    PlainName,
+    Positive,
+    Precision,
+    Real,
+    Section,
+    Text,
+    TileSize,
+    Whole,
+)
+
+
+class PathOptions(Section):
+    """Weights and states to start from. `~` is expanded; relative paths start at the working directory."""
+
+    pretrain_network_g: FilePath | None = None
+    """Weights of the restoration network to start from or to test."""
+    param_key_g: Text = "params"
+    """Which weights of the file to take: params or params_ema."""
+    strict_load_g: Flag = True
+    """All weights must fit; false skips the head's (and lists them), to start x3 or x4 from x2."""
+    pretrain_network_d: FilePath | None = None
+    """Weights of the discriminator."""
+    param_key_d: Text = "params"
+    """As param_key_g, for the discriminator."""
+    strict_load_d: Flag = True
+    """As strict_load_g, for the discriminator."""
+    resume_state: FilePath | None = None
+    """Training state (experiments/<name>/training_states/<iter>.state) to go on from."""
+    root: FilePath = "."
+    """Folder that receives experiments/, results/ and tb_logger/."""
+
+
+class MixingOptions(Section):
+    """MixUp between the images of a batch (ImageCleanModel)."""
+
+    mixup: Flag = False
+    """Blend pairs of samples."""
+    mixup_beta: Annotated[Real, Field(gt=0)] = 1.2
+    """Both parameters of the Beta distribution the blending weight is drawn from."""
+    use_identity: Flag = False
+    """Leave a batch as it is every other time, on average."""
+
+
+class TrainSection(Section):
+    """Losses, optimisers, schedule and precision."""
+
+    total_iter: Positive
+    """Optimiser steps in all."""
+    warmup_iter: Annotated[Whole, Field(ge=-1)] = -1
+    """Steps over which the learning rate rises linearly from 0; -1 for none."""
+    ema_decay: Annotated[Real, Field(ge=0, lt=1)] = 0.0
+    """Decay of the exponential moving average of the weights; 0 for none."""
+    optim_g: Component
+    """Optimiser of the restoration network."""
+    optim_d: Component | None = None
+    """Optimiser of the discriminator."""
+    scheduler: Component | None = None
+    """Learning-rate schedule; constant if left out."""
+    pixel_opt: Component | None = None
+    """Pixel loss."""
+    perceptual_opt: Component | None = None
+    """Perceptual loss."""
+    gan_opt: Component | None = None
+    """Adversarial loss; needs network_d and optim_d."""
+    net_d_iters: Positive = 1
+    """The generator is updated every net_d_iters discriminator steps."""
+    net_d_init_iters: Count = 0
+    """Steps that train the discriminator alone at first."""
+    use_grad_clip: Flag = False
+    """Clip the gradient's norm before every step."""
+    grad_clip_norm: Annotated[Real, Field(gt=0)] = 0.01
+    """Largest gradient norm where use_grad_clip is on."""
+    mixing_augs: MixingOptions = MixingOptions()
+    """MixUp."""
+    amp: Precision = "none"
+    """Mixed precision: auto is bf16 on a GPU that has it and none elsewhere; the scan stays fp32 in any case."""
+    compile: Flag = False
+    """Compile the network with torch.compile."""
+    skip_nonfinite: Count = 0
+    """Steps in a row with a non-finite loss or gradient that are skipped before the run stops."""
+
+    @model_validator(mode="after")
+    def _has_a_loss(self) -> "TrainSection":
+        if self.pixel_opt is None and self.perceptual_opt is None and self.gan_opt is None:
+            raise ConflictError("no loss; give pixel_opt, as {type: L1Loss, loss_weight: 1.0, reduction: mean}")
+        if self.gan_opt is not None and self.optim_d is None:
+            raise ConflictError("needs train.optim_d, the discriminator's optimiser", "gan_opt")
+        return self
+
+
+class ValOptions(Section):
+    """How images are restored and judged, while training and in tests."""
+
+    val_freq: Positive | None = None
+    """Iterations between validations; none while training if left out."""
+    save_img: Flag = False
+    """Write restored images."""
+    suffix: PlainName | None = None
+    """Appended to the names of saved images, in place of the experiment's name."""
+    metrics: dict[str, Component] = {}
+    """Name in tables -> metric; the first one picks the best checkpoint."""
+    pbar: Flag = True
+    """Show a progress bar."""
+    tile: TileSize = "published"
+    """published: the reference implementation's tiles; none: whole images; N: tiles of N pixels."""
+    self_ensemble: Flag = False
+    """Average over the eight flips and rotations (MambaIR+)."""
+    amp: Precision = "none"
+    """Mixed precision of validation and tests; published numbers are fp32."""
+
+    @field_validator("metrics", mode="before")
+    @classmethod
+    def _no_metrics(cls, value: object) -> object:
+        return {} if value is None else value
+
+
+class WandbOptions(Section):
+    """Weights & Biases; off without a project."""
+
+    project: Text | None = None
+    """Project to log to."""
+    resume_id: Text | None = None
+    """Run to go on with."""
+
+
+class LoggerOptions(Section):
+    """What a run writes, and how often."""
+
+    print_freq: Positive = 100
+    """Iterations between log lines."""
+    save_checkpoint_freq: Positive = 5000
+    """Iterations between checkpoints."""
+    use_tb_logger: Flag = False
+    """Write TensorBoard logs to tb_logger/<name>."""
+    wandb: WandbOptions = WandbOptions()
+    """Weights & Biases."""
+    keep_checkpoints: Positive | None = None
+    """Newest checkpoints to keep, the best one besides; all if left out."""
+
+    @field_validator("wandb", mode="before")
+    @classmethod
+    def _no_wandb(cls, value: object) -> object:
+        return {} if value is None else value
+
+
+class DistOptions(Section):
+    """Processes that train together."""
+
+    backend: Literal["nccl", "gloo"] = "nccl"
+    """nccl for GPUs; the CPU always uses gloo."""
+    port: Annotated[Whole, Field(ge=1024, le=65535)] = 29500
+    """Port of the first process, where the launcher does not set one (SLURM)."""
+    timeout: Annotated[Real, Field(gt=0)] = 1800.0
+    """Seconds a process waits for the others before the run is given up."""
