@@ -1,0 +1,7 @@
+"""The state-space operators and their backends."""
+
+from mambair.ops.backends import available_backends, backend_names
+from mambair.ops.selective_scan import selective_scan
+from mambair.ops.ss2d import ss2d_scan
+
+__all__ = ["available_backends", "backend_names", "selective_scan", "ss2d_scan"]
