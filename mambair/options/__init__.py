@@ -1,6 +1,8 @@
 """Option files: a typed schema, and the parsing of YAML and command lines into it."""
 
+from mambair.options.command_line import RunArguments, add_run_arguments, parse_run_arguments, run_arguments
 from mambair.options.dataset_schema import DatasetOptions
+from mambair.options.parsing import dump_options, parse_test_options, parse_train_options
 from mambair.options.schema import TestOptions, TrainingStage, TrainOptions
 from mambair.options.sections import LoggerOptions, MixingOptions, PathOptions, TrainSection, ValOptions
 
@@ -9,9 +11,16 @@ __all__ = [
     "LoggerOptions",
     "MixingOptions",
     "PathOptions",
+    "RunArguments",
     "TestOptions",
     "TrainOptions",
     "TrainSection",
     "TrainingStage",
     "ValOptions",
+    "add_run_arguments",
+    "dump_options",
+    "parse_run_arguments",
+    "parse_test_options",
+    "parse_train_options",
+    "run_arguments",
 ]

@@ -1,10 +1,12 @@
 """Building blocks of the option schema: the section base class and the value types YAML files need."""
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+LARGEST_NUMBER = 2**53
+"""Beyond it floats are no longer whole numbers one by one; no option comes near."""
 
 
 class Section(BaseModel):
@@ -17,6 +19,15 @@ class Section(BaseModel):
         validate_default=True,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_means_left_out(cls, values: Any) -> Any:
+        """BasicSR files write `~` for keys they do not use."""
+        if not isinstance(values, dict):
+            return values
+        optional = {name for name, information in cls.model_fields.items() if not information.is_required()}
+        return {key: value for key, value in values.items() if value is not None or key not in optional}
 
 
 class ConflictError(ValueError):
@@ -35,18 +46,20 @@ def _number(value: Any, expected: str) -> float | int:
         except ValueError:
             raise ValueError(f"expected {expected}, got '{value}'") from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"expected {expected}, got {_describe(value)}")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"expected {expected}, got {value}")
+        raise ValueError(f"expected {expected}, got {describe(value)}")
+    if not abs(value) <= LARGEST_NUMBER:  # NaN compares false
+        raise ValueError(f"expected {expected}, got {describe(value)}")
     return value
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
     """How an error message shows a value of the wrong type."""
     if value is None:
         return "nothing"
     if isinstance(value, dict):
         return "a block of keys"
+    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+        return "a number that is too large"  # printing thousands of digits is an error of its own
     text = repr(value)
     return text if len(text) <= 40 else text[:37] + "..."
 
@@ -66,13 +79,13 @@ def real_number(value: Any) -> float:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"expected text, got {_describe(value)}; put it in quotes if it is meant as text")
+        raise ValueError(f"expected text, got {describe(value)}; put it in quotes")
     return value
 
 
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ValueError(f"expected true or false, got {_describe(value)}")
+        raise ValueError(f"expected true or false, got {describe(value)}")
     return value
 
 
@@ -110,12 +123,10 @@ def _gpu_count(value: Any) -> int | str:
 def _tile(value: Any) -> int | str:
     if value in ("published", "none"):
         return value
-    if value is None:
-        return "none"
     try:
         size = whole_number(value)
     except ValueError:
-        raise ValueError(f"expected 'published', 'none' or a tile size in pixels, got {_describe(value)}") from None
+        raise ValueError(f"expected 'published', 'none' or a tile size in pixels, got {describe(value)}") from None
     if size < 16:
         raise ValueError(f"expected a tile size of at least 16 pixels, got {size}")
     return size
@@ -123,7 +134,7 @@ def _tile(value: Any) -> int | str:
 
 def _component(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"expected a block with 'type' and its keywords, got {_describe(value)}")
+        raise ValueError(f"expected a block with 'type' and its keywords, got {describe(value)}")
     if not isinstance(value.get("type"), str):
         raise ValueError("key 'type' is missing" if "type" not in value else "key 'type' must be a name")
     return value
@@ -133,7 +144,7 @@ def _plain_name(value: str) -> str:
     """A name that is one folder: no separators, no '..', nothing a file system chokes on."""
     forbidden = [character for character in value if character in "/\\\0" or ord(character) < 32]
     if forbidden or value.strip() in ("", ".", "..") or len(value.encode()) > 200:
-        raise ValueError(f"expected a plain folder name without '/' or '..', got {_describe(value)}")
+        raise ValueError(f"expected a plain folder name without '/' or '..', got {describe(value)}")
     return value
 
 

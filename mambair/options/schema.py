@@ -6,7 +6,7 @@ the registries check them against the constructor's own signature where they are
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -15,6 +15,8 @@ from mambair.options.degradation_schema import DegradationFields
 from mambair.options.fields import Component, ConflictError, Count, Flag, GpuCount, PlainName, Text, Whole
 from mambair.options.sections import DistOptions, LoggerOptions, PathOptions, TrainSection, ValOptions
 from mambair.options.source import OptionSource
+
+Options = TypeVar("Options", bound="_CommonOptions")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class _CommonOptions(DegradationFields):
     def source(self) -> OptionSource:
         """Where the options come from: file, line numbers, warnings."""
         return self._source
+
+    def with_source(self: Options, source: OptionSource) -> Options:
+        """The same options, knowing where they come from."""
+        options = self.model_copy()
+        options._source = source
+        return options
 
     def where(self, key: str) -> str:
         """`file:line: key` for messages about a key path such as 'train.optim_g'."""

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from mambair.options.fields import (
     Component,
@@ -120,11 +120,6 @@ class ValOptions(Section):
     amp: Precision = "none"
     """Mixed precision of validation and tests; published numbers are fp32."""
 
-    @field_validator("metrics", mode="before")
-    @classmethod
-    def _no_metrics(cls, value: object) -> object:
-        return {} if value is None else value
-
 
 class WandbOptions(Section):
     """Weights & Biases; off without a project."""
@@ -148,11 +143,6 @@ class LoggerOptions(Section):
     """Weights & Biases."""
     keep_checkpoints: Positive | None = None
     """Newest checkpoints to keep, the best one besides; all if left out."""
-
-    @field_validator("wandb", mode="before")
-    @classmethod
-    def _no_wandb(cls, value: object) -> object:
-        return {} if value is None else value
 
 
 class DistOptions(Section):

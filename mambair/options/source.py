@@ -25,10 +25,19 @@ class OptionSource:
         place = self._place(path)
         return ": ".join(part for part in (place, key) if part)
 
+    def line(self, key: str) -> int:
+        """Line of the key, or of the innermost section around it that the file has; 0 for neither."""
+        path = tuple(key.split("."))
+        return next((self.lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in self.lines), 0)
+
     def _place(self, path: tuple[str, ...]) -> str:
-        if path in self.forced:
-            return f"--force_yml {self.forced[path]}"
+        if path not in self.lines:  # a block that --force_yml made on the way to its key
+            for key, argument in self.forced.items():
+                if path and key[: len(path)] == path:
+                    return f"--force_yml {argument}"
         for length in range(len(path), 0, -1):
+            if path[:length] in self.forced:
+                return f"--force_yml {self.forced[path[:length]]}"
             if path[:length] in self.lines:
                 return f"{self.file}:{self.lines[path[:length]]}"
         return self.file

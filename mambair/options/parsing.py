@@ -1,0 +1,118 @@
+"""Option files and `--force_yml` arguments -> checked options, and back to YAML.
+
+Paths: an option file is its user's own, so data roots, weight files and `path.root` may point anywhere (`../data`,
+`~/weights`, `/mnt/data`); relative ones start at the working directory. What is a *name* cannot lead out of the
+folder it belongs to: `name`, data-set names and `val.suffix` are plain folder or file names, and `filename_tmpl` is a
+file name. Entries of meta-info files and LMDB keys are held to their roots where the data sets read them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from mambair.errors import UserError
+from mambair.options.degradation_schema import DegradationFields, KernelFields
+from mambair.options.explain import explain
+from mambair.options.fields import describe
+from mambair.options.legacy import modernise
+from mambair.options.schema import TestOptions, TrainOptions
+from mambair.options.source import OptionSource
+from mambair.options.yaml_reader import KeyPath, parse_value, read_yaml
+
+Options = TypeVar("Options", TrainOptions, TestOptions)
+
+DEBUG_PREFIX = "debug_"
+DEBUG_SETTINGS: dict[KeyPath, int] = {
+    ("logger", "print_freq"): 1,
+    ("logger", "save_checkpoint_freq"): 8,
+    ("val", "val_freq"): 8,
+}
+"""What --debug changes in a training file, besides the name: everything happens within the first iterations."""
+
+
+def parse_train_options(path: str | Path, *, force_yml: Sequence[str] = (), debug: bool = False) -> TrainOptions:
+    """Read and check a training file.
+
+    `force_yml` are `train:total_iter=100` arguments, their values in YAML; `debug` prefixes the name with `debug_` and
+    prints, validates and saves often. Raises UserError with file, line, key and remedy, one line per mistake.
+    """
+    return _parse(Path(path), TrainOptions, force_yml, debug)
+
+
+def parse_test_options(path: str | Path, *, force_yml: Sequence[str] = (), debug: bool = False) -> TestOptions:
+    """Read and check a test file; arguments and errors as for `parse_train_options`."""
+    return _parse(Path(path), TestOptions, force_yml, debug)
+
+
+def dump_options(options: TrainOptions | TestOptions) -> str:
+    """The options in effect as YAML that parses to the same options, defaults included.
+
+    The keys of the real-world degradation are left out unless the file set one of them.
+    """
+    data = options.model_dump(mode="json", exclude_none=True)
+    _drop_unless_set(data, options, DegradationFields)
+    for phase, section in options.datasets.items():
+        _drop_unless_set(data["datasets"][phase], section, KernelFields)
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+
+
+def _drop_unless_set(data: dict[str, Any], section: Any, group: type) -> None:
+    if not section.model_fields_set & group.model_fields.keys():
+        for key in group.model_fields:
+            data.pop(key, None)
+
+
+def _parse(path: Path, schema: type[Options], force_yml: Sequence[str], debug: bool) -> Options:
+    document = read_yaml(path)
+    data, lines = document.data, dict(document.lines)
+    forced: dict[KeyPath, str] = {}
+    if debug:
+        data = _for_debugging(data, is_training=schema is TrainOptions)
+    for argument in force_yml:
+        key, value = _parse_force(argument)
+        data = _with(data, key, value, f"--force_yml {argument}")
+        forced[key] = argument
+    data, ignored = modernise(data, lines)
+    source = OptionSource(str(path), lines, forced, tuple(f"{path}: {warning}" for warning in ignored))
+    if schema is TestOptions and "train" in data:
+        raise UserError(
+            f"{source.where('train')}: this is a training file; test files (options/test) have no such section"
+        )
+    try:
+        options = schema.model_validate(data)
+    except ValidationError as error:
+        raise UserError(explain(error, schema, source)) from None
+    return options.with_source(source)
+
+
+def _for_debugging(data: dict[str, Any], is_training: bool) -> dict[str, Any]:
+    name = data.get("name")
+    if isinstance(name, str) and not name.startswith(DEBUG_PREFIX):
+        data = {**data, "name": DEBUG_PREFIX + name}
+    if is_training:
+        for key, value in DEBUG_SETTINGS.items():
+            if key[0] == "logger" or data.get(key[0]):
+                data = _with(data, key, value, "--debug")
+    return data
+
+
+def _parse_force(argument: str) -> tuple[KeyPath, Any]:
+    """('train', 'total_iter'), 100 from 'train:total_iter=100'."""
+    key, separator, text = argument.partition("=")
+    path = tuple(part.strip() for part in key.split(":"))
+    if not separator or not all(path):
+        raise UserError(f"--force_yml {argument}: expected KEY:SUBKEY=VALUE, as train:total_iter=100")
+    return path, parse_value(text, f"--force_yml {argument}")
+
+
+def _with(data: dict[str, Any], path: KeyPath, value: Any, source: str) -> dict[str, Any]:
+    """A copy of `data` with the value at `path` replaced; blocks on the way are made where missing."""
+    if len(path) == 1:
+        return {**data, path[0]: value}
+    inner = data.get(path[0])
+    if inner is not None and not isinstance(inner, dict):
+        raise UserError(f"{source}: '{path[0]}' is {describe(inner)}, not a block of keys")
+    return {**data, path[0]: _with(inner or {}, path[1:], value, source)}
