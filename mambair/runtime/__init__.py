@@ -1,0 +1,1 @@
+"""Processes, devices, seeds, logs and folders of a run."""

@@ -1,0 +1,62 @@
+"""Logging of the commands: a rich console on the first process, a plain text file beside it.
+
+Modules log to `logging.getLogger(__name__)`, all below the logger "mambair" that is set up here.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+LOGGER_NAME = "mambair"
+PLAIN_WIDTH = 160  # rich wraps at 80 columns where it does not know a terminal, which cuts log lines
+
+console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+"""The one console of a process; progress bars and log lines must share it."""
+
+
+def setup_logging(log_file: Path | None, rank: int, debug: bool = False) -> logging.Logger:
+    """Send log lines and Python warnings to the console and, if given, to `log_file` (appended to).
+
+    Rank 0 logs from INFO (DEBUG if `debug`) on. Other ranks only print errors, and write no file. A second call
+    replaces what the first one set up.
+    """
+    level = logging.DEBUG if debug else logging.INFO
+    handlers: list[logging.Handler] = [_console_handler(rank, level, debug)]
+    if rank == 0 and log_file is not None:
+        handlers.append(_file_handler(log_file, level))
+    logging.captureWarnings(True)
+    for name in (LOGGER_NAME, "py.warnings"):
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        for handler in handlers:
+            logger.addHandler(handler)
+        logger.setLevel(level if rank == 0 else logging.ERROR)
+        logger.propagate = False  # libraries that configure the root logger would print every line again
+    return logging.getLogger(LOGGER_NAME)
+
+
+def _console_handler(rank: int, level: int, debug: bool) -> logging.Handler:
+    handler = RichHandler(
+        level if rank == 0 else logging.ERROR,
+        console,
+        show_path=False,
+        rich_tracebacks=debug,
+        markup=False,  # file names may hold [brackets]
+        log_time_format="%Y-%m-%d %H:%M:%S",
+    )
+    handler.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
+    return handler
+
+
+def _file_handler(log_file: Path, level: int) -> logging.Handler:
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    # File names that are not valid UTF-8 are shown with backslashes, not refused.
+    handler = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
+    return handler
