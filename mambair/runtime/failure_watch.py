@@ -28,10 +28,10 @@ class FailureWatch:
 
     def __init__(self, store: dist.Store, rank: int) -> None:
         self._rank = rank
-        self._notes = dist.PrefixStore("failure", store)
-        # A connection of its own: the first one is locked while the main thread waits in it.
-        self._watched_notes = dist.PrefixStore("failure", store.clone())
+        # A connection of its own: the given one is locked while the main thread waits in it.
+        self._notes = dist.PrefixStore("failure", store.clone())
         self._done = threading.Event()
+        self._own_code: int | None = None  # set once this process fails itself
         self._thread = threading.Thread(target=self._watch, name="failure-watch", daemon=True)
 
     def start(self) -> None:
@@ -44,34 +44,42 @@ class FailureWatch:
         self._thread.join()
 
     def announce(self, error: BaseException) -> None:
-        """Tell the other processes that this one fails; the first cause stands."""
-        note = json.dumps({"rank": self._rank, "code": exit_code(error), "message": describe_failure(error)})
+        """Tell the other processes that this one fails; the first cause stands.
+
+        Does not return where another process failed before and `error` is but the consequence (a lost connection).
+        """
+        self._own_code = exit_code(error)
+        note = {"rank": self._rank, "code": self._own_code, "message": describe_failure(error)}
         try:
-            self._watched_notes.compare_set(KEY, "", note)
+            first = json.loads(self._notes.compare_set(KEY, "", json.dumps(note)))
         except RuntimeError:  # the store went down with its process: the others know already
             return
+        if first["rank"] != self._rank and not isinstance(error, (UserError, SystemExit, KeyboardInterrupt)):
+            self._end_because(first)
 
     def _watch(self) -> None:
         while not self._done.wait(POLL_SECONDS):
+            if self._own_code is not None:
+                if not self._done.wait(GRACE_SECONDS):
+                    os._exit(self._own_code)
+                return
             try:
-                failed = self._watched_notes.check([KEY])
-                note = json.loads(self._watched_notes.get(KEY)) if failed else None
+                failed = self._notes.check([KEY])
+                note = json.loads(self._notes.get(KEY)) if failed else None
             except RuntimeError:  # torch's DistNetworkError and kin
                 note = CONTACT_LOST
-            if note is not None and not self._done.is_set():
-                self._end(note)
+            if note is not None and self._own_code is None:
+                self._end_because(note)
 
-    def _end(self, note: dict) -> None:
-        if note["rank"] == self._rank:
-            if self._done.wait(GRACE_SECONDS):
-                return
+    def _end_because(self, note: dict) -> None:
+        """End this process, at once and whatever its other threads wait for."""
+        text = f"rank {note['rank']} failed: {note['message']}"
+        if self._rank == 0:
+            logging.getLogger("mambair").error(text)
         else:
-            text = f"process of rank {note['rank']} failed: {note['message']}\n"
-            if self._rank == 0:
-                logging.getLogger("mambair").error(text.rstrip())
-            else:
-                sys.stderr.write(f"[rank {self._rank}] ends because the {text}")
+            sys.stderr.write(f"[rank {self._rank}] ends, because {text}\n")
         logging.shutdown()
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(note["code"])
 
