@@ -26,15 +26,16 @@ def _weights(length: int, target: int, scale: float) -> scipy.sparse.csr_array:
     """
     stretch = min(scale, 1.0)
     support = 4 / stretch
-    # Centres of the target's pixels on the source's axis, both counted from 0 at the first pixel's centre.
-    centres = (np.arange(target) + 0.5) / scale - 0.5
+    # Centres of the target's pixels on the source's axis, in MATLAB's own terms (pixels counted from 1) since the
+    # rounding of the result can hang on the last bit.
+    centres = np.arange(1, target + 1) / scale + 0.5 * (1 - 1 / scale)
     taps = math.ceil(support) + 2
     first = np.floor(centres - support / 2).astype(np.int64)
     positions = first[:, None] + np.arange(taps)  # (target, taps)
     weights = stretch * _cubic(stretch * (centres[:, None] - positions))
     weights /= weights.sum(axis=1, keepdims=True)
-    # Symmetric borders: ... 1 0 | 0 1 2 ... length-1 | length-1 ...
-    wrapped = positions % (2 * length)
+    # Symmetric borders: ... 2 1 | 1 2 ... length | length ... 2 1 | 1 2 ..., from here on counted from 0.
+    wrapped = (positions - 1) % (2 * length)
     columns = np.minimum(wrapped, 2 * length - 1 - wrapped)
     # Entries stay in the order of the taps, mirrored duplicates included: sums are then made in MATLAB's order.
     rows = np.arange(target + 1) * taps
