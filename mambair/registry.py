@@ -4,7 +4,9 @@ import difflib
 import inspect
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from mambair.errors import UserError
 
@@ -17,6 +19,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'; did you mean 'x'?' for the known word nearest to `word`, or '' when none is near."""
     matches = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{matches[0]}'?" if matches else ""
+
+
+def check_types(entry: Callable, keywords: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The keywords as the annotations of `entry` want them: 64.0 and '64' become 64 where an int is expected.
+
+    Raises UserError that names the key for a value that is not of its type. Keys without annotation pass.
+    """
+    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
+    checked = dict(keywords)
+    for key in keywords.keys() & hints.keys():
+        try:
+            checked[key] = TypeAdapter(hints[key]).validate_python(keywords[key])
+        except ValidationError as error:
+            reason = error.errors(include_url=False)[0]["msg"]
+            raise UserError(f"{where}: key '{key}' is {keywords[key]!r}: {reason[0].lower()}{reason[1:]}") from None
+    return checked
 
 
 class Registry(Generic[T]):
@@ -65,7 +83,8 @@ class Registry(Generic[T]):
     def keywords(self, options: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
         """Check `{'type': name, **keywords}` against the entry's signature and return the keywords.
 
-        Raises UserError for a missing type, an unknown key (with a suggestion) and a missing required key.
+        Values are converted to the types that the signature is annotated with. Raises UserError for a missing
+        type, an unknown key (with a suggestion) and a value of the wrong type.
         """
         where = where or self.kind
         if "type" not in options:
@@ -79,7 +98,7 @@ class Registry(Generic[T]):
         for key in keywords:
             if key not in parameters:
                 raise UserError(f"{where}: unknown key '{key}' for {name}{did_you_mean(key, parameters)}")
-        return keywords
+        return check_types(self.get(name, where), keywords, where)
 
     def build(self, options: Mapping[str, Any], *, where: str | None = None, **context: Any) -> T:
         """Construct the entry that `{'type': name, **keywords}` describes.
