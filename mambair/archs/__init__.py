@@ -1,0 +1,19 @@
+"""The networks, and their weights.
+
+`build_network(options)` builds a network from an option block; `load_network(path)` from a weight file alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mambair.archs.mambair_arch import MambaIR
+from mambair.archs.mambair_unet_arch import MambaIRUNet
+from mambair.archs.network import RestorationNetwork
+from mambair.registry import ARCHS
+
+__all__ = ["MambaIR", "MambaIRUNet", "RestorationNetwork", "build_network"]
+
+
+def build_network(options: Mapping[str, Any], where: str = "network_g") -> RestorationNetwork:
+    """Build the network that `{'type': name, **keywords}` describes; `where` is the option block named in errors."""
+    return ARCHS.build(options, where=where)

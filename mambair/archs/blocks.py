@@ -1,0 +1,186 @@
+"""The blocks of MambaIR: the vision state-space module (VSSM), the residual state-space block (RSSB) and group (RSSG).
+
+Shapes: B batch, C embed_dim, H x W features, E = int(mlp_ratio * C) inner channels, N = d_state states,
+K scan directions, R = ceil(C / 16) rank of delta. Features are (B, H, W, C), contiguous.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from timm.layers import DropPath, trunc_normal_
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from mambair.archs.layers import CAB, MLP, ChannelAttention, LightCAB, channels_first, channels_last, residual_conv
+from mambair.errors import UserError
+from mambair.ops import ss2d_scan
+
+LOCAL_BLOCKS = ("cab", "light_cab", "ca", "mlp", "none")
+SCAN_DIRECTIONS = (1, 2, 4)
+
+
+class VSSM(nn.Module):
+    """Vision state-space module (the paper, Eq. 7): a gated 2D selective scan, (B, H, W, C) -> (B, H, W, C).
+
+    The parameters of the scan lie directly on this module, since published weights name them so; the scan itself
+    is the operator `mambair.ops.ss2d_scan`.
+    """
+
+    def __init__(self, channels: int, d_state: int = 16, mlp_ratio: float = 2.0, scan_directions: int = 4) -> None:
+        super().__init__()
+        self.d_state = d_state
+        self.d_inner = int(mlp_ratio * channels)
+        self.dt_rank = math.ceil(channels / 16)
+        self.scan_directions = scan_directions
+
+        self.in_proj = nn.Linear(channels, 2 * self.d_inner, bias=False)
+        self.conv2d = nn.Conv2d(self.d_inner, self.d_inner, 3, padding=1, groups=self.d_inner)
+        self.x_proj_weight = nn.Parameter(torch.empty(scan_directions, self.dt_rank + 2 * d_state, self.d_inner))
+        self.dt_projs_weight = nn.Parameter(torch.empty(scan_directions, self.d_inner, self.dt_rank))
+        self.dt_projs_bias = nn.Parameter(torch.empty(scan_directions, self.d_inner))
+        self.A_logs = nn.Parameter(torch.empty(scan_directions * self.d_inner, d_state))
+        self.Ds = nn.Parameter(torch.empty(scan_directions * self.d_inner))
+        self.out_norm = nn.LayerNorm(self.d_inner)
+        self.out_proj = nn.Linear(self.d_inner, channels, bias=False)
+        self.reset_scan_parameters()
+
+    @torch.no_grad()
+    def reset_scan_parameters(self, dt_min: float = 1e-3, dt_max: float = 1e-1, dt_floor: float = 1e-4) -> None:
+        """Mamba's initialisation: softplus(dt_projs_bias) is log-uniform in [dt_min, dt_max], A = -(1..N), D = 1."""
+        bound = self.d_inner**-0.5
+        self.x_proj_weight.uniform_(-bound, bound)
+        bound = self.dt_rank**-0.5
+        self.dt_projs_weight.uniform_(-bound, bound)
+        dt = torch.empty_like(self.dt_projs_bias).uniform_(math.log(dt_min), math.log(dt_max)).exp()
+        dt = dt.clamp(min=dt_floor)
+        self.dt_projs_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+        self.A_logs.copy_(torch.arange(1, self.d_state + 1).log().expand_as(self.A_logs))
+        self.Ds.fill_(1.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, z = self.in_proj(x).chunk(2, dim=-1)  # (B, H, W, E) each
+        x = channels_last(F.silu(self.conv2d(channels_first(x))))
+        y = ss2d_scan(
+            x,
+            self.x_proj_weight,
+            self.dt_projs_weight,
+            self.dt_projs_bias,
+            self.A_logs,
+            self.Ds,
+            directions=self.scan_directions,
+        )  # (B, H, W, E)
+        return self.out_proj(self.out_norm(y) * F.silu(z))
+
+
+def build_local_block(kind: str, channels: int, compress_ratio: int) -> nn.Module | None:
+    """The second half of an RSSB by its option name; None for 'none'.
+
+    'cab' and 'light_cab' are MambaIR's; 'ca' (no convolution), 'none' (neither convolution nor channel attention)
+    and 'mlp' are the ablations (1), (2), (3) of the paper's Table 1.
+    """
+    if kind == "cab":
+        return CAB(channels, compress_ratio)
+    if kind == "light_cab":
+        return LightCAB(channels)
+    if kind == "ca":
+        return ChannelAttention(channels)
+    if kind == "mlp":
+        return MLP(channels)
+    assert kind == "none", kind
+    return None
+
+
+class RSSB(nn.Module):
+    """Residual state-space block (the paper, Eq. 5 and 6), (B, H, W, C) -> (B, H, W, C)."""
+
+    def __init__(
+        self,
+        channels: int,
+        d_state: int = 16,
+        mlp_ratio: float = 2.0,
+        drop_path: float = 0.0,
+        local_block: str = "cab",
+        compress_ratio: int = 3,
+        scan_directions: int = 4,
+    ) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(channels)
+        self.self_attention = VSSM(channels, d_state, mlp_ratio, scan_directions)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.skip_scale = nn.Parameter(torch.ones(channels))
+        self.conv_blk = build_local_block(local_block, channels, compress_ratio)
+        if self.conv_blk is not None:
+            self.skip_scale2 = nn.Parameter(torch.ones(channels))
+            self.ln_2 = nn.LayerNorm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.addcmul(self.drop_path(self.self_attention(self.ln_1(x))), x, self.skip_scale)
+        if self.conv_blk is None:
+            return x
+        local = channels_last(self.conv_blk(channels_first(self.ln_2(x))))
+        return torch.addcmul(local, x, self.skip_scale2)
+
+
+class BlockStack(nn.Module):
+    """A stack of RSSBs one after the other, as `blocks`; `use_checkpoint` recomputes each one in the backward pass."""
+
+    def __init__(self, blocks: Sequence[RSSB], use_checkpoint: bool) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.use_checkpoint = use_checkpoint
+
+    def forward(self, x: Tensor) -> Tensor:
+        return run_blocks(self.blocks, x, self.use_checkpoint)
+
+
+class RSSG(nn.Module):
+    """Residual state-space group: RSSBs and a convolution around a skip connection, (B, H, W, C) -> (B, H, W, C)."""
+
+    def __init__(self, blocks: Sequence[RSSB], channels: int, resi_connection: str, use_checkpoint: bool) -> None:
+        super().__init__()
+        self.residual_group = BlockStack(blocks, use_checkpoint)
+        self.conv = residual_conv(channels, resi_connection)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return channels_last(self.conv(channels_first(self.residual_group(x)))) + x
+
+
+def run_blocks(blocks: nn.ModuleList, x: Tensor, use_checkpoint: bool) -> Tensor:
+    """Apply `blocks` in order; with `use_checkpoint`, keep only their inputs for the backward pass.
+
+    Checkpointing replays the random state, so DropPath drops the same samples twice.
+    """
+    recompute = use_checkpoint and torch.is_grad_enabled()
+    for block in blocks:
+        x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+    return x
+
+
+def drop_path_rates(last: float, blocks: int) -> list[float]:
+    """Stochastic depth of each of `blocks` RSSBs: from 0 at the first, linearly, to `last` at the last."""
+    return [last * index / max(blocks - 1, 1) for index in range(blocks)]
+
+
+def init_weights(module: nn.Module) -> None:
+    """For `nn.Module.apply`: truncated normal (0.02) for Linear; convolutions and LayerNorms keep PyTorch's default."""
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def no_weight_decay_names(network: nn.Module) -> set[str]:
+    """Names of the scan's A_logs and Ds: weight decay would pull the time constants towards one fixed value."""
+    return {name for name, _ in network.named_parameters() if name.rpartition(".")[2] in ("A_logs", "Ds")}
+
+
+def check_block_options(local_block: str, scan_directions: int, compress_ratio: int, channels: int) -> None:
+    """Raise UserError for an RSSB option that no block can be built from."""
+    if local_block not in LOCAL_BLOCKS:
+        raise UserError(f"local_block: '{local_block}' is not one of {', '.join(LOCAL_BLOCKS)}")
+    if scan_directions not in SCAN_DIRECTIONS:
+        raise UserError(f"scan_directions: {scan_directions} is not one of 1, 2, 4")
+    if not 1 <= compress_ratio <= channels:
+        raise UserError(f"compress_ratio: {compress_ratio} must lie between 1 and the {channels} channels")

@@ -1,0 +1,43 @@
+"""What every restoration network has in common."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from mambair.archs.blocks import no_weight_decay_names
+from mambair.errors import UserError
+
+
+class RestorationNetwork(nn.Module):
+    """Base of the networks: (B, in_channels, H, W) in [0, 1] -> (B, C', H * scale, W * scale), any H, W >= 1."""
+
+    scale: int
+    """How many times larger the output is than the input."""
+    in_channels: int
+    """Channels of the input image: 3 colour, 1 gray."""
+    size_multiple: int = 1
+    """H and W are padded to multiples of this inside forward; tiles of such sizes waste nothing."""
+    hyperparameters: dict[str, Any]
+    """Constructor arguments: `build_network({"type": name, **hyperparameters})` builds this network again."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that an optimiser must not decay."""
+        return no_weight_decay_names(self)
+
+    def check_input(self, x: Tensor) -> None:
+        """Raise UserError when (B, C, H, W) does not have this network's number of channels."""
+        if x.ndim != 4 or x.shape[1] != self.in_channels:
+            raise UserError(
+                f"{type(self).__name__} takes images of {self.in_channels} channel(s) as (B, C, H, W), "
+                f"but the input has shape {tuple(x.shape)}"
+            )
+
+
+def constructor_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters out of a constructor's `locals()`, taken in its first line; tuples become lists."""
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in arguments.items()
+        if key not in ("self", "__class__")
+    }
