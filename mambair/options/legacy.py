@@ -38,11 +38,11 @@ IGNORED: dict[str, str] = {
     "world_size": "the launcher says it",
     "auto_resume": "give --auto_resume on the command line",
 }
-"""Key -> why it has no effect here. Accepted with a warning."""
+"""Key -> why it has no effect here. Accepted, with a warning unless it is off (`~` or false)."""
 
 
 def modernise(data: dict[str, Any], lines: dict[KeyPath, int]) -> tuple[dict[str, Any], list[str]]:
-    """Rename and drop old keys: the new mapping, and a warning for each key without effect.
+    """Rename and drop old keys: the new mapping, and a warning for each key that is on but has no effect.
 
     `data` is left as it is; `lines` gains the lines of renamed keys. Raises UserError where a file has a key under
     both its names.
@@ -58,8 +58,8 @@ def modernise(data: dict[str, Any], lines: dict[KeyPath, int]) -> tuple[dict[str
                 lines[(*path[:-1], new_name)] = lines[path]
     for pattern, reason in IGNORED.items():
         for section, path in _occurrences(data, pattern):
-            del section[path[-1]]
-            warnings.append(f"key '{'.'.join(path)}' has no effect and is ignored: {reason}")
+            if section.pop(path[-1]) not in (None, False):  # what is off needs no warning that it has no effect
+                warnings.append(f"key '{'.'.join(path)}' has no effect and is ignored: {reason}")
     return data, warnings
 
 

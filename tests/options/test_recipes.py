@@ -1,0 +1,176 @@
+"""Every recipe loads, its network builds, and its figures are those of the paper and its published settings."""
+
+from pathlib import Path
+
+import pytest
+
+import mambair.losses  # noqa: F401 (registers the losses)
+from mambair.archs import build_network
+from mambair.options import TrainOptions, parse_test_options, parse_train_options
+from mambair.registry import LOSSES
+
+RECIPES = Path(__file__).resolve().parents[2] / "options"
+TRAIN_RECIPES = sorted((RECIPES / "train").glob("*.yml"))
+TEST_RECIPES = sorted((RECIPES / "test").glob("*.yml"))
+
+LONG_SR = (500_000, [250_000, 400_000, 450_000, 475_000], 2e-4, 32)
+SHORT_SR = (250_000, [125_000, 200_000, 225_000, 237_500], 1e-4, 32)
+LONG_RESTORATION = (1_600_000, [800_000, 1_200_000, 1_400_000, 1_500_000], 2e-4, 16)
+SHORT_RESTORATION = (800_000, [400_000, 600_000, 700_000, 750_000], 1e-4, 16)
+
+# name -> (iterations, milestones, learning rate, total batch), ground-truth patch, loss, weights to start from
+FIGURES = {
+    "SR_x2": (LONG_SR, 128, "L1Loss", None),
+    "SR_x3": (SHORT_SR, 192, "L1Loss", "experiments/SR_x2/models/net_g_500000.pth"),
+    "SR_x4": (SHORT_SR, 256, "L1Loss", "experiments/SR_x2/models/net_g_500000.pth"),
+    "lightSR_x2": (LONG_SR, 128, "L1Loss", None),
+    "lightSR_x3": (LONG_SR, 192, "L1Loss", None),
+    "lightSR_x4": (LONG_SR, 256, "L1Loss", None),
+    "ColorDN_15": (LONG_RESTORATION, 128, "CharbonnierLoss", None),
+    "ColorDN_25": (SHORT_RESTORATION, 128, "CharbonnierLoss", "experiments/ColorDN_15/models/net_g_1600000.pth"),
+    "ColorDN_50": (SHORT_RESTORATION, 128, "CharbonnierLoss", "experiments/ColorDN_15/models/net_g_1600000.pth"),
+    "CAR_q40": (LONG_RESTORATION, 126, "CharbonnierLoss", None),
+    "CAR_q10": (SHORT_RESTORATION, 126, "CharbonnierLoss", "experiments/CAR_q40/models/net_g_1600000.pth"),
+    "CAR_q30": (SHORT_RESTORATION, 126, "CharbonnierLoss", "experiments/CAR_q40/models/net_g_1600000.pth"),
+    "RealSR_x4_mse": ((1_000_000, [1_000_000], 1e-4, 32), 256, "L1Loss", None),
+    "RealSR_x4_gan": (
+        (400_000, [400_000], 1e-4, 32),
+        256,
+        "L1Loss",
+        "experiments/RealSR_x4_mse/models/net_g_1000000.pth",
+    ),
+}
+
+PARAMETERS = {
+    "SR_x2": 20_421_863,
+    "SR_x3": 20_606_503,
+    "SR_x4": 20_569_575,
+    "lightSR_x2": 905_016,
+    "lightSR_x3": 913_131,
+    "lightSR_x4": 924_492,
+    "ColorDN_15": 15_777_507,
+    "CAR_q10": 15_771_025,
+    "RealDN": 26_779_480,
+    "RealSR_x4": 20_569_575,
+}
+
+
+def recipe(name: str) -> TrainOptions:
+    return parse_train_options(RECIPES / "train" / f"{name}.yml")
+
+
+def test_there_is_a_recipe_for_every_task() -> None:
+    assert {path.stem for path in TRAIN_RECIPES} == {*FIGURES, "RealDN", "quickstart"}
+    names = {name for name in FIGURES if not name.startswith("RealSR")}
+    assert {path.stem for path in TEST_RECIPES} == names | {"RealDN", "RealSR_x4", "quickstart"}
+
+
+@pytest.mark.parametrize("path", TRAIN_RECIPES, ids=lambda path: path.stem)
+def test_training_recipes_load_without_warnings(path: Path) -> None:
+    options = parse_train_options(path)
+    assert options.name == path.stem
+    assert options.source.warnings == ()
+    assert options.train.pixel_opt["type"] in LOSSES
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_of_the_recipes(name: str) -> None:
+    (iterations, milestones, rate, total_batch), patch, loss, start = FIGURES[name]
+    options = recipe(name)
+    train = options.train
+    assert (train.total_iter, train.warmup_iter) == (iterations, -1)
+    assert train.scheduler == {"type": "MultiStepLR", "milestones": milestones, "gamma": 0.5}
+    assert train.optim_g == {"type": "Adam", "lr": rate, "weight_decay": 0, "betas": [0.9, 0.99]}
+    for world_size in (1, 3, 8):
+        (stage,) = options.stages(world_size)
+        assert (stage.total_batch, stage.gt_size) == (total_batch, patch)
+    assert train.pixel_opt["type"] == loss and train.pixel_opt["loss_weight"] == 1.0
+    assert train.pixel_opt.get("eps") == (1e-6 if loss == "CharbonnierLoss" else None)
+    assert (options.path.pretrain_network_g and options.path.pretrain_network_g.as_posix()) == start
+    assert options.path.strict_load_g == (name not in ("SR_x3", "SR_x4"))
+    dataset = options.datasets["train"]
+    assert dataset.use_hflip and dataset.use_rot
+    assert train.ema_decay == (0.999 if name.startswith("RealSR") else 0)
+
+
+@pytest.mark.parametrize("name", ["ColorDN_15", "ColorDN_25", "ColorDN_50", "CAR_q10", "CAR_q30", "CAR_q40"])
+def test_degradation_strength_is_that_of_the_name(name: str) -> None:
+    level = int(name.split("_")[1].lstrip("q"))
+    for options in (recipe(name), parse_test_options(RECIPES / "test" / f"{name}.yml")):
+        for dataset in options.datasets.values():
+            assert (dataset.noise if name.startswith("ColorDN") else dataset.quality) == level
+
+
+def test_figures_of_real_denoising() -> None:
+    options = recipe("RealDN")
+    stages = [(stage.first_iter, stage.total_batch, stage.gt_size) for stage in options.stages(2)]
+    assert stages == [
+        (0, 64, 128),
+        (92_000, 40, 160),
+        (156_000, 32, 192),
+        (204_000, 16, 256),
+        (240_000, 8, 320),
+        (276_000, 8, 384),
+    ]
+    train = options.train
+    assert train.total_iter == 300_000
+    assert train.optim_g == {"type": "AdamW", "lr": 3e-4, "weight_decay": 1e-4, "betas": [0.9, 0.999]}
+    assert train.scheduler["periods"] == [92_000, 208_000] and train.scheduler["eta_mins"] == [3e-4, 1e-6]
+    assert (train.use_grad_clip, train.grad_clip_norm) == (True, 0.01)
+    assert train.mixing_augs.model_dump() == {"mixup": True, "mixup_beta": 1.2, "use_identity": True}
+    assert train.pixel_opt["type"] == "CharbonnierLoss" and train.pixel_opt["eps"] == 1e-6
+    text = (RECIPES / "train" / "RealDN.yml").read_text(encoding="utf-8")
+    assert "the paper says Charbonnier, the published option file L1" in text
+
+
+def test_figures_of_the_adversarial_stage() -> None:
+    options = recipe("RealSR_x4_gan")
+    train = options.train
+    weights = {"conv1_2": 0.1, "conv2_2": 0.1, "conv3_4": 1, "conv4_4": 1, "conv5_4": 1}
+    assert train.perceptual_opt["layer_weights"] == weights and train.perceptual_opt["perceptual_weight"] == 1.0
+    assert (train.gan_opt["gan_type"], train.gan_opt["loss_weight"]) == ("vanilla", 0.1)
+    assert options.network_d["num_feat"] == 64
+    assert (options.l1_gt_usm, options.percep_gt_usm, options.gan_gt_usm) == (True, True, False)
+    assert train.optim_d == train.optim_g
+
+
+def test_second_order_degradation_is_spelt_out_and_equals_the_defaults() -> None:
+    first, second = recipe("RealSR_x4_mse"), recipe("RealSR_x4_gan")
+    assert first.degradation_options() == second.degradation_options()
+    assert first.datasets["train"].kernel_options() == second.datasets["train"].kernel_options()
+    bare = recipe("SR_x2")
+    assert bare.datasets["train"].kernel_options() == first.datasets["train"].kernel_options()
+    assert bare.degradation_options() == {**first.degradation_options(), "gt_size": None}
+
+
+@pytest.mark.parametrize("path", TEST_RECIPES, ids=lambda path: path.stem)
+def test_test_recipes_load_and_match_their_training(path: Path) -> None:
+    options = parse_test_options(path)
+    assert options.source.warnings == () and options.name == path.stem
+    trained = recipe("RealSR_x4_gan" if path.stem == "RealSR_x4" else path.stem)
+    network = {key: value for key, value in trained.network_g.items() if key != "use_checkpoint"}
+    assert options.network_g == network and options.scale == trained.scale
+    weights = f"experiments/{trained.name}/models/net_g_{trained.train.total_iter}.pth"
+    assert options.path.pretrain_network_g.as_posix() == weights
+    crops = {metric["crop_border"] for metric in options.val.metrics.values()}
+    assert crops == (set() if path.stem == "RealSR_x4" else {0 if options.scale == 1 else options.scale})
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_networks_have_the_published_number_of_parameters(name: str) -> None:
+    network = build_network(parse_test_options(RECIPES / "test" / f"{name}.yml").network_g)
+    assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
+
+
+def test_the_quickstart_network_builds() -> None:
+    assert build_network(recipe("quickstart").network_g).scale == 2
+
+
+def test_benchmarks_of_super_resolution() -> None:
+    for scale in (2, 3, 4):
+        for kind in ("SR", "lightSR"):
+            sets = parse_test_options(RECIPES / "test" / f"{kind}_x{scale}.yml").evaluation_datasets()
+            assert list(sets) == ["Set5", "Set14", "B100", "Urban100", "Manga109"]
+            templates = {name: section.filename_tmpl for name, section in sets.items()}
+            assert templates.pop("Manga109") == f"{{}}_LRBI_x{scale}"
+            assert set(templates.values()) == {f"{{}}x{scale}"}
