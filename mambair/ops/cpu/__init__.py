@@ -1,0 +1,1 @@
+"""What the numba backends of the operators share: vectors, the recurrence over a chunk, and worker threads."""

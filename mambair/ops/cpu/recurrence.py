@@ -1,0 +1,139 @@
+"""The selective recurrence of 16 channels over one chunk of the sequence, forward and backward.
+
+Both operators cut a sequence into chunks of CHUNK steps and gather each chunk into small contiguous buffers, so that
+these functions need not know in which order an operator walks its pixels. Channels lie in blocks of 16, the lanes of a
+vector. The forward pass keeps the state at each chunk's start; the backward pass walks the chunks from the last to the
+first and recomputes the states of one chunk at a time.
+
+Shapes: T steps of this chunk (at most CHUNK), G blocks of channels, N states, P = R + 2N columns of the projections
+(dt, B, C; R = 0 where the operator is given delta itself).
+"""
+
+import hashlib
+from pathlib import Path
+
+from numba import njit
+
+from mambair.ops.cpu import simd
+from mambair.ops.cpu.simd import LN_2, broadcast, exp2, fma, lane_sum, load, store
+
+# 64 steps keep the saved states at a quarter of the input for 16 states per channel, and what the backward pass holds
+# of a chunk in the second-level cache; 32 and 16 steps were not faster.
+CHUNK = 64
+
+# numba's cache of compiled kernels watches only the file that the kernel itself is in. Kernels take this as the default
+# of a last argument: it thereby becomes part of their signature, and a change of what they call compiles them anew.
+SOURCES = hashlib.sha256(b"".join(Path(path).read_bytes() for path in (simd.__file__, __file__))).hexdigest()
+
+
+@njit(error_model="numpy")
+def forward_chunk(steps, rank, projected, x, delta, A, D, state, y, block):
+    """y and the state after `steps` steps, for the 16 channels of `block`.
+
+    projected: (T, P).  x, delta, y: (G, T, 16).  A, in units of log2(e): (G, N, 16).  D: (G, 16).
+    state: (G, N, 16), read and replaced.
+    """
+    states = A.shape[1]
+    for t in range(steps):
+        delta_t, x_t = load(delta, (block, t)), load(x, (block, t))
+        input_t = delta_t * x_t
+        y_t = load(D, (block,)) * x_t
+        for n in range(states):
+            decay = exp2(delta_t * load(A, (block, n)))
+            h = fma(decay, load(state, (block, n)), input_t * broadcast(projected[t, rank + n]))
+            store(state, (block, n), h)
+            y_t = fma(h, broadcast(projected[t, rank + states + n]), y_t)
+        store(y, (block, t), y_t)
+
+
+@njit(error_model="numpy")
+def backward_chunk(
+    steps,
+    rank,
+    projected,
+    x,
+    delta,
+    A,
+    D,
+    start,
+    dy,
+    adjoint,
+    dx,
+    ddelta,
+    dA,
+    dD,
+    sums,
+    inputs,
+    history,
+    decays,
+    through_input,
+    through_decay,
+    block,
+):
+    """Gradients of one chunk from that of its outputs, dy, for the 16 channels of `block`.
+
+    start (G, N, 16): state before the chunk.  adjoint (G, N, 16): gradient of the state after this chunk on entry, of
+    the state before it on return.  dx, ddelta (G, T, 16): written.  dA (G, N, 16) and dD (G, 16): added to.
+    sums (P, T, 16): the lanes of the gradients of B and C are added to its rows.
+    The buffers after it, (T, 16), hold one state of each channel at a time (history: before each step), because the
+    loop over the states is outside: so they stay in the first-level cache.
+    """
+    states = A.shape[1]
+    dD_block = load(dD, (block,))
+    for t in range(steps):
+        x_t = load(x, (block, t))
+        store(inputs, (t,), load(delta, (block, t)) * x_t)
+        store(through_input, (t,), broadcast(0.0))
+        store(through_decay, (t,), broadcast(0.0))
+        dD_block = fma(load(dy, (block, t)), x_t, dD_block)
+    store(dD, (block,), dD_block)
+
+    for n in range(states):
+        row_B, row_C = rank + n, rank + states + n
+        A_n = load(A, (block, n))
+        h = load(start, (block, n))
+        for t in range(steps):
+            decay = exp2(load(delta, (block, t)) * A_n)
+            store(history, (t,), h)
+            store(decays, (t,), decay)
+            h = fma(decay, h, load(inputs, (t,)) * broadcast(projected[t, row_B]))
+
+        gradient, after = load(adjoint, (block, n)), h
+        dA_n = load(dA, (block, n))
+        for t in range(steps - 1, -1, -1):
+            dy_t = load(dy, (block, t))
+            gradient = fma(dy_t, broadcast(projected[t, row_C]), gradient)
+            store(sums, (row_C, t), fma(dy_t, after, load(sums, (row_C, t))))
+            store(sums, (row_B, t), fma(gradient, load(inputs, (t,)), load(sums, (row_B, t))))
+            store(through_input, (t,), fma(gradient, broadcast(projected[t, row_B]), load(through_input, (t,))))
+            gradient = gradient * load(decays, (t,))
+            after = load(history, (t,))
+            exponent = gradient * after
+            store(through_decay, (t,), fma(exponent, A_n, load(through_decay, (t,))))
+            dA_n = fma(exponent, load(delta, (block, t)), dA_n)
+        store(adjoint, (block, n), gradient)
+        store(dA, (block, n), dA_n)
+
+    D_block = load(D, (block,))
+    for t in range(steps):
+        to_input = load(through_input, (t,))
+        store(dx, (block, t), fma(load(delta, (block, t)), to_input, load(dy, (block, t)) * D_block))
+        # A is in units of log2(e) here, the gradient of the exponent in natural ones.
+        to_decay = load(through_decay, (t,)) * broadcast(LN_2)
+        store(ddelta, (block, t), fma(load(x, (block, t)), to_input, to_decay))
+
+
+@njit(error_model="numpy")
+def sum_lanes(steps, sums, target):
+    """target[t, p] = sum over the lanes of sums[p, t]; target: (T, P)."""
+    for column in range(sums.shape[0]):
+        for t in range(steps):
+            target[t, column] = lane_sum(load(sums, (column, t)))
+
+
+@njit(error_model="numpy")
+def clear(steps, buffer):
+    """Set the first `steps` columns of buffer (P, T, 16) to zero."""
+    for row in range(buffer.shape[0]):
+        for t in range(steps):
+            store(buffer, (row, t), broadcast(0.0))
