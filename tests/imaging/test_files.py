@@ -12,14 +12,8 @@ import skimage.data
 from PIL import Image
 
 from mambair.errors import UserError
-from mambair.imaging.files import (
-    decode_image,
-    list_images,
-    parse_header,
-    read_image,
-    read_image_size,
-    write_image,
-)
+from mambair.imaging.files import decode_image, list_images, read_image, write_image
+from mambair.imaging.headers import parse_header, read_image_size
 
 PHOTO = skimage.data.astronaut()[:40, 100:160]
 

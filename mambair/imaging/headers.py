@@ -1,0 +1,121 @@
+"""What an image file says about itself before it is decoded, and how large it may be."""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from mambair.errors import UserError
+
+MAX_PIXELS_VARIABLE = "MAMBAIR_MAX_PIXELS"
+DEFAULT_MAX_PIXELS = 2**27
+
+_EXIF_ORIENTATION = 274
+_CHANNELS = {"1": 1, "L": 1, "I": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "F": 1, "LA": 2, "RGBA": 4, "PA": 4}
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What an image file says about itself before it is decoded."""
+
+    height: int
+    """Rows in pixels, after the EXIF orientation."""
+    width: int
+    """Columns in pixels, after the EXIF orientation."""
+    channels: int
+    """1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha."""
+    format: str
+    """Pillow's name of the format, such as PNG or JPEG."""
+    orientation: int
+    """EXIF orientation that remains to be applied to what OpenCV decodes, 1 to 8."""
+
+
+def printable(path: str | Path) -> str:
+    """A path as one line of an error message: quoted and escaped if it has newlines or other control characters."""
+    text = str(path)
+    return text if text.isprintable() else repr(text)
+
+
+def max_pixels() -> int:
+    """Largest number of pixels an image may declare; the environment's MAMBAIR_MAX_PIXELS raises it."""
+    text = os.environ.get(MAX_PIXELS_VARIABLE)
+    if text is None:
+        return DEFAULT_MAX_PIXELS
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise UserError(f"{MAX_PIXELS_VARIABLE}: expected a positive number of pixels, got '{text}'")
+    # Pillow has a limit of its own, which would otherwise stay in force.
+    Image.MAX_IMAGE_PIXELS = int(text)
+    return int(text)
+
+
+def _too_many_pixels(name: str | Path, declared: str) -> UserError:
+    return UserError(
+        f"{printable(name)}: declares {declared} pixels, more than the limit of {max_pixels()}; "
+        f"if the file is to be trusted, set {MAX_PIXELS_VARIABLE} to a larger number"
+    )
+
+
+def parse_header(data: bytes, name: str | Path) -> ImageHeader:
+    """Size and kind of an encoded image; `name` is the file that errors name.
+
+    Raises UserError for data that is no image and for images beyond the pixel limit.
+    """
+    return _read_header(io.BytesIO(data), name)
+
+
+def _read_header(stream: io.BufferedIOBase, name: str | Path) -> ImageHeader:
+    limit = max_pixels()
+    try:
+        image = Image.open(stream)
+    except Image.DecompressionBombError as error:
+        raise _too_many_pixels(name, "too many") from error
+    except UnidentifiedImageError as error:
+        raise UserError(f"{printable(name)}: not an image, or a damaged one; replace or remove it") from error
+    except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
+        raise UserError(f"{printable(name)}: damaged image header ({error}); replace or remove it") from error
+    with image:
+        width, height = image.size
+        orientation = 1
+        if image.format == "TIFF":
+            # OpenCV turns TIFF images itself, whatever it is told; versions of Pillow differ in what `size` is.
+            width, height = image.tag_v2[256], image.tag_v2[257]
+            turned = image.tag_v2.get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+        else:
+            # A PNG's EXIF block can follow the pixels: asking for it then would decode them.
+            tagged = "exif" in image.info
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if tagged else 1
+            orientation = orientation if orientation in range(1, 9) else 1
+            turned = orientation >= 5
+        if width * height > limit:
+            raise _too_many_pixels(name, f"{width}x{height}")
+        channels = _CHANNELS.get(image.mode, 3)
+        if image.mode == "P" and "transparency" in image.info:
+            channels = 4
+        kind = image.format or ""
+    if turned:
+        width, height = height, width
+    return ImageHeader(height, width, channels, kind, orientation)
+
+
+def read_header(path: str | Path) -> ImageHeader:
+    """The header of an image file, without decoding the pixels."""
+    try:
+        with Path(path).open("rb") as stream:
+            return _read_header(stream, path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def read_image_size(path: str | Path) -> tuple[int, int, int]:
+    """(height, width, channels) from a file's header, the EXIF orientation applied."""
+    header = read_header(path)
+    return header.height, header.width, header.channels
+
+
+def unreadable(path: str | Path, error: OSError) -> UserError:
+    """The error for a file that cannot be opened or read."""
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{printable(path)}: no such file")
+    return UserError(f"{printable(path)}: cannot be read ({error.strerror or error})")
