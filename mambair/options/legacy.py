@@ -12,6 +12,7 @@ from mambair.options.yaml_reader import KeyPath
 RENAMED: dict[str, str] = {
     "val.selfensemble_testing": "self_ensemble",
     "datasets.*.meta_info": "meta_info_file",
+    "gt_usm": "l1_gt_usm",  # RealESRNet files sharpen the ground truth of their only loss
 }
 """Key -> what it is called here, in the same section."""
 
