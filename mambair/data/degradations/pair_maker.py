@@ -19,11 +19,7 @@ from mambair.data.degradations.second_order import (
 
 
 class PairMaker:
-    """Degrades, crops and mixes batches on the device that the images lie on.
-
-    Every random number follows from the batch's `degradation_seed`s, so a resumed run makes the same pairs; the
-    only state is the queue.
-    """
+    """Degrades, crops and mixes batches on the device that the images lie on; the only state is the queue."""
 
     def __init__(
         self,
@@ -41,19 +37,19 @@ class PairMaker:
         self.queue = PairQueue(queue_size)
 
     @torch.no_grad()
-    def make(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def make(self, batch: dict[str, Any], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Ground truth (B, 3, g, g) and low quality (B, 3, g/scale, g/scale), g = gt_size, both on the 255 grid.
 
-        `batch` holds `gt` (B, 3, H, W) in [0, 1], the kernels `kernel1`, `kernel2`, `sinc_kernel` (B, k, k) and
-        `degradation_seed` (B,) integers. The low-quality images come from the sharpened ground truth, as Real-ESRGAN
-        makes them; the ground truth itself is returned unsharpened.
+        `batch` holds `gt` (B, 3, H, W) in [0, 1] and the kernels `kernel1`, `kernel2`, `sinc_kernel` (B, k, k). The
+        low-quality images come from the sharpened ground truth, as Real-ESRGAN makes them; the ground truth
+        itself is returned unsharpened.
         """
         gt = batch["gt"]
         kernels = BatchKernels(batch["kernel1"], batch["kernel2"], batch["sinc_kernel"])
-        draws = Draws([int(seed) for seed in batch["degradation_seed"]], gt.device)
+        draws = Draws(rng, gt.device)
         lq = degrade(sharpen(gt), kernels, self.scale, draws, self.first, self.second)
-        gt, lq = crop_pair(gt, lq, self.gt_size, self.scale, draws.rng)
-        return self.queue.exchange(gt, lq, draws.rng)
+        gt, lq = crop_pair(gt, lq, self.gt_size, self.scale, rng)
+        return self.queue.exchange(gt, lq, rng)
 
     def state_dict(self) -> dict[str, Any]:
         """The queue's pairs."""

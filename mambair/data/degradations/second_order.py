@@ -61,12 +61,12 @@ class BatchKernels:
 class Draws:
     """The random numbers of one batch: `rng` for sizes, kinds and strengths, `noise` for the pixels' noise.
 
-    Both follow from `seed` alone, so a batch can be degraded again in exactly the same way on the same device.
+    Both follow from `rng`'s state alone, so a batch can be degraded again in exactly the same way on the same device.
     """
 
-    def __init__(self, seed: int | list[int], device: torch.device) -> None:
-        self.rng = np.random.default_rng(seed)
-        self.noise = torch.Generator(device).manual_seed(int(self.rng.integers(2**62)))
+    def __init__(self, rng: np.random.Generator, device: torch.device) -> None:
+        self.rng = rng
+        self.noise = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
         self.device = device
 
     def yes(self, odds: float) -> bool:

@@ -21,6 +21,10 @@ NOTHING = RoundSettings(
 )
 
 
+def draws_of(seed: int) -> Draws:
+    return Draws(np.random.default_rng(seed), CPU)
+
+
 def drawn_kernels(batch: int, seed: int = 0) -> BatchKernels:
     rng = np.random.default_rng(seed)
     stacks = [np.stack([KernelDistribution().draw(rng) for _ in range(batch)]) for _ in range(3)]
@@ -35,7 +39,7 @@ def identity_kernels(batch: int) -> BatchKernels:
 @pytest.mark.parametrize("seed", range(6))
 def test_shape_range_and_grid(seed):
     gt = torch.rand(2, 3, 96, 128, generator=torch.Generator().manual_seed(seed))
-    lq = degrade(gt, drawn_kernels(2, seed), 4, Draws(seed, CPU))
+    lq = degrade(gt, drawn_kernels(2, seed), 4, draws_of(seed))
     assert lq.shape == (2, 3, 24, 32)
     assert lq.min() >= 0 and lq.max() <= 1
     torch.testing.assert_close(lq * 255, (lq * 255).round(), atol=1e-4, rtol=0)
@@ -43,13 +47,13 @@ def test_shape_range_and_grid(seed):
 
 def test_patches_smaller_than_the_kernels_reach_are_fine():
     for seed in range(20):
-        lq = degrade(torch.rand(1, 3, 48, 48), drawn_kernels(1, seed), 4, Draws(seed, CPU))
+        lq = degrade(torch.rand(1, 3, 48, 48), drawn_kernels(1, seed), 4, draws_of(seed))
         assert lq.shape == (1, 3, 12, 12)
 
 
 def test_same_seed_gives_the_same_images_and_another_does_not():
     gt = torch.rand(2, 3, 64, 64)
-    first, again, other = (degrade(gt, drawn_kernels(2), 4, Draws(seed, CPU)) for seed in ([1, 2], [1, 2], [1, 3]))
+    first, again, other = (degrade(gt, drawn_kernels(2), 4, draws_of(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -57,7 +61,7 @@ def test_same_seed_gives_the_same_images_and_another_does_not():
 def test_with_everything_switched_off_only_the_resize_remains():
     ramp = torch.linspace(0.1, 0.9, 64).expand(1, 3, 64, 64)
     for seed in range(6):  # whichever interpolation is drawn
-        lq = degrade(ramp, identity_kernels(1), 4, Draws(seed, CPU), NOTHING, NOTHING)
+        lq = degrade(ramp, identity_kernels(1), 4, draws_of(seed), NOTHING, NOTHING)
         expected = torch.nn.functional.avg_pool2d(ramp, 4)
         assert (lq - expected)[..., 2:-2].abs().max() < 3 / 255
 
@@ -72,7 +76,7 @@ def test_sinc_filter_and_last_jpeg_come_in_either_order(monkeypatch):
         )
     last_steps = []
     for seed in range(200):
-        degrade(gt, identity_kernels(1), 4, Draws(seed, CPU), NOTHING, NOTHING)
+        degrade(gt, identity_kernels(1), 4, draws_of(seed), NOTHING, NOTHING)
         assert sorted(calls) == ["filter_images", "jpeg_batch", "jpeg_batch"]
         last_steps.append(calls[-1])
         calls.clear()
@@ -81,7 +85,7 @@ def test_sinc_filter_and_last_jpeg_come_in_either_order(monkeypatch):
 
 @pytest.mark.parametrize("settings", [FIRST_ROUND, SECOND_ROUND], ids=["first", "second"])
 def test_resize_factors_have_the_recipes_ranges_and_odds(settings):
-    draws = Draws(0, CPU)
+    draws = draws_of(0)
     factors = np.array([draws.resize_factor(settings) for _ in range(4000)])
     low, high = settings.resize
     assert low <= factors.min() < low + 0.01 and high - 0.01 < factors.max() <= high
@@ -91,7 +95,7 @@ def test_resize_factors_have_the_recipes_ranges_and_odds(settings):
 
 
 def test_strengths_are_drawn_per_image_within_their_ranges():
-    draws = Draws(0, CPU)
+    draws = draws_of(0)
     quality = draws.per_image(FIRST_ROUND.jpeg, 1000)
     assert quality.min() >= 30 and quality.max() <= 95 and quality.std() > 15
     flags = draws.flags(0.4, 4000)
