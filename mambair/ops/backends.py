@@ -112,15 +112,20 @@ def _resolve_name(operator: str, backend: str, device: torch.device, dtype: torc
     return backend
 
 
+# Functions of the backends in use, by the names that `find_backend` returns. Looked up by the caller, because
+# torch.compile can trace a look-up in a dictionary but not a function that returns a function.
+FUNCTIONS: dict[str, Callable] = {}
+
+
 @torch.compiler.assume_constant_result
-def resolve_backend(
-    operator: str, backend: str, device_type: str, device_index: int | None, dtype: torch.dtype
-) -> Callable:
-    """The function of `backend` (or of what "auto" chooses) for tensors of this device and type.
+def find_backend(operator: str, backend: str, device_type: str, device_index: int | None, dtype: torch.dtype) -> str:
+    """Key in FUNCTIONS of `backend` (or of what "auto" chooses) for tensors of this device and type.
 
     "auto" follows the environment variable MAMBAIR_SCAN_BACKEND if that is set. Raises UserError for an unknown name
     and for a named backend that cannot run; only "auto" chooses another one.
     """
-    device = torch.device(device_type, device_index) if device_index is not None else torch.device(device_type)
+    device = torch.device(device_type) if device_index is None else torch.device(device_type, device_index)
     name = _resolve_name(operator, backend, device, dtype)
-    return getattr(_load(operator, name), f"{operator}_{name}")
+    key = f"{operator}_{name}"
+    FUNCTIONS[key] = getattr(_load(operator, name), key)
+    return key

@@ -6,7 +6,7 @@ Shapes: B batch, D channels, L length, N states, G groups of channels that share
 from torch import Tensor
 
 from mambair.errors import UserError
-from mambair.ops.backends import resolve_backend
+from mambair.ops.backends import FUNCTIONS, find_backend
 
 
 def selective_scan(
@@ -46,8 +46,8 @@ def selective_scan(
     if C.dim() == 3:
         C = C.unsqueeze(1)
     _check(u, delta, A, B, C, D, z, delta_bias)
-    scan = resolve_backend("selective_scan", backend, u.device.type, u.device.index, u.dtype)
-    return scan(u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
+    found = find_backend("selective_scan", backend, u.device.type, u.device.index, u.dtype)
+    return FUNCTIONS[found](u, delta, A, B, C, D, z, delta_bias, delta_softplus, return_last_state)
 
 
 def _check(

@@ -6,7 +6,7 @@ Shapes: B batch, H x W pixels, D inner channels, K directions, R rank of delta, 
 from torch import Tensor
 
 from mambair.errors import UserError
-from mambair.ops.backends import resolve_backend
+from mambair.ops.backends import FUNCTIONS, find_backend
 
 
 def ss2d_scan(
@@ -41,8 +41,8 @@ def ss2d_scan(
     Raises UserError for shapes that do not fit and for a named backend that cannot run.
     """
     _check(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, directions)
-    scan = resolve_backend("ss2d_scan", backend, x.device.type, x.device.index, x.dtype)
-    return scan(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, directions)
+    found = find_backend("ss2d_scan", backend, x.device.type, x.device.index, x.dtype)
+    return FUNCTIONS[found](x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, directions)
 
 
 def _check(
