@@ -11,7 +11,8 @@ import tifffile
 from PIL import Image, ImageOps
 
 from mambair.errors import UserError
-from mambair.imaging.files import decode_image, encode_image, parse_header, printable, read_bytes
+from mambair.imaging.files import decode_image, encode_image, read_bytes
+from mambair.imaging.headers import parse_header, printable
 from mambair.imaging.pixels import to_uint8
 from mambair.runtime.files import atomic_write
 

@@ -1,0 +1,74 @@
+"""The figures of the analyses, drawn with matplotlib (the extra `plots`)."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from mambair.analysis.erf import display_map
+from mambair.errors import UserError
+from mambair.runtime.files import atomic_write
+
+DOTS_PER_INCH = 120
+GIGA = 1e9
+
+
+def require_matplotlib() -> None:
+    """Raise UserError, before any long computation, if figures cannot be drawn."""
+    if find_spec("matplotlib") is None:
+        raise UserError("figures need matplotlib; install it with: pip install 'mambair[plots]'")
+
+
+def save_scaling_figure(path: Path, sides: Sequence[int], flops: Mapping[str, Sequence[int]]) -> None:
+    """Cost against input pixels, one line per method, linear axes: a straight line is linear growth."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    pixels = np.square(sides)
+    for name, values in flops.items():
+        axes.plot(pixels, np.divide(values, GIGA), marker="o", label=name)
+    axes.set_xticks(pixels, [f"{side}x{side}" for side in sides], rotation=45)
+    axes.set(xlabel="input, pixels to scale", ylabel="GFLOPs", ylim=(0, None), title="Light networks, x2")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def save_receptive_field_figure(path: Path, maps: Mapping[str, np.ndarray]) -> None:
+    """One heat map per network, on a logarithmic scale from a millionth of the largest contribution."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4 * len(maps) + 1, 4), layout="constrained")
+    panels = figure.subplots(1, len(maps), squeeze=False)[0]
+    for axes, (name, contributions) in zip(panels, maps.items(), strict=True):
+        picture = axes.imshow(display_map(contributions), cmap="viridis", vmin=0, vmax=1)
+        axes.set_title(name)
+        axes.set_axis_off()
+    bar = figure.colorbar(picture, ax=list(panels), ticks=(0, 0.5, 1))
+    bar.ax.set_yticklabels(("$10^{-6}$", "$10^{-3}$", "1"))
+    bar.set_label("contribution to the centre")
+    _save(figure, path)
+
+
+def save_activation_figure(path: Path, activations: Mapping[str, np.ndarray]) -> None:
+    """Channel activations relative to the largest, sorted, one line per network."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in activations.items():
+        ordered = np.sort(values)[::-1] / values.max()
+        axes.plot(np.linspace(0, 1, len(ordered)), ordered, label=name)
+    axes.set(xlabel="channels, strongest first", ylabel="activation of the last VSSM", xlim=(0, 1), ylim=(0, None))
+    axes.legend()
+    axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def _save(figure: "Figure", path: Path) -> None:  # noqa: F821 (matplotlib is imported only where it draws)
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise UserError(f"{path}: figures are written as .png, .pdf or .svg")
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH)
