@@ -12,17 +12,17 @@ from mambair.options.fields import (
     ConflictError,
     Flag,
     Positive,
+    PositiveRange,
     Probabilities,
     Probability,
+    QualityRange,
     Range,
-    Real,
     Section,
     Whole,
 )
 
 KernelKind = Literal["iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso"]
-KernelSize = Annotated[Whole, Field(ge=3, le=51, multiple_of=1)]
-Quality = Annotated[Real, Field(ge=1, le=100)]
+KernelSize = Annotated[Whole, Field(ge=3, le=51)]
 
 ALL_KERNELS: list[KernelKind] = [
     "iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso",
@@ -41,11 +41,11 @@ class KernelFields(Section):
     """Probability of each kind in kernel_list."""
     sinc_prob: Probability = 0.1
     """Probability of a sinc (ringing) kernel instead of a Gaussian-like one."""
-    blur_sigma: Range = [0.2, 3.0]
+    blur_sigma: PositiveRange = [0.2, 3.0]
     """Standard deviation of the kernel in pixels, [low, high]."""
-    betag_range: Range = [0.5, 4.0]
+    betag_range: PositiveRange = [0.5, 4.0]
     """Shape parameter of generalized Gaussian kernels."""
-    betap_range: Range = [1.0, 2.0]
+    betap_range: PositiveRange = [1.0, 2.0]
     """Shape parameter of plateau kernels."""
     blur_kernel_size2: KernelSize = 21
     """As blur_kernel_size, second round."""
@@ -55,11 +55,11 @@ class KernelFields(Section):
     """As kernel_prob, second round."""
     sinc_prob2: Probability = 0.1
     """As sinc_prob, second round."""
-    blur_sigma2: Range = [0.2, 1.5]
+    blur_sigma2: PositiveRange = [0.2, 1.5]
     """As blur_sigma, second round."""
-    betag_range2: Range = [0.5, 4.0]
+    betag_range2: PositiveRange = [0.5, 4.0]
     """As betag_range, second round."""
-    betap_range2: Range = [1.0, 2.0]
+    betap_range2: PositiveRange = [1.0, 2.0]
     """As betap_range, second round."""
     final_sinc_prob: Probability = 0.8
     """Probability of a sinc filter next to the last JPEG compression."""
@@ -87,7 +87,7 @@ class DegradationFields(Section):
 
     resize_prob: Probabilities = [0.2, 0.7, 0.1]
     """Probabilities of resizing up, down, and keeping the size."""
-    resize_range: Range = [0.15, 1.5]
+    resize_range: PositiveRange = [0.15, 1.5]
     """Smallest and largest resize factor."""
     gaussian_noise_prob: Probability = 0.5
     """Probability of Gaussian noise; Poisson noise otherwise."""
@@ -97,13 +97,13 @@ class DegradationFields(Section):
     """Factor on Poisson noise."""
     gray_noise_prob: Probability = 0.4
     """Probability that noise is equal in all channels."""
-    jpeg_range: Annotated[list[Quality], Field(min_length=2, max_length=2)] = [30.0, 95.0]
+    jpeg_range: QualityRange = [30.0, 95.0]
     """JPEG quality, [low, high]."""
     second_blur_prob: Probability = 0.8
     """Probability that the second round blurs at all."""
     resize_prob2: Probabilities = [0.3, 0.4, 0.3]
     """As resize_prob, second round."""
-    resize_range2: Range = [0.3, 1.2]
+    resize_range2: PositiveRange = [0.3, 1.2]
     """As resize_range, second round."""
     gaussian_noise_prob2: Probability = 0.5
     """As gaussian_noise_prob, second round."""
@@ -113,7 +113,7 @@ class DegradationFields(Section):
     """As poisson_scale_range, second round."""
     gray_noise_prob2: Probability = 0.4
     """As gray_noise_prob, second round."""
-    jpeg_range2: Annotated[list[Quality], Field(min_length=2, max_length=2)] = [30.0, 95.0]
+    jpeg_range2: QualityRange = [30.0, 95.0]
     """As jpeg_range, second round."""
     gt_size: Positive | None = None
     """Side of the ground-truth patch cut after the degradation; the data set's gt_size if left out."""

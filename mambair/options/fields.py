@@ -159,6 +159,20 @@ def _file_template(value: str) -> str:
 def _range(value: list[float]) -> list[float]:
     if len(value) != 2 or value[0] > value[1]:
         raise ValueError(f"expected [low, high] with low <= high, got {value}")
+    if value[0] < 0:
+        raise ValueError(f"expected a range of numbers that are not negative, got {value}")
+    return value
+
+
+def _positive_range(value: list[float]) -> list[float]:
+    if value[0] <= 0:
+        raise ValueError(f"expected a range of numbers above 0, got {value}")
+    return value
+
+
+def _quality_range(value: list[float]) -> list[float]:
+    if value[0] < 1 or value[1] > 100:
+        raise ValueError(f"expected a range of JPEG qualities within 1 to 100, got {value}")
     return value
 
 
@@ -176,6 +190,8 @@ Positive = Annotated[Whole, Field(ge=1)]
 Real = Annotated[float, BeforeValidator(real_number)]
 Probability = Annotated[Real, Field(ge=0, le=1)]
 Range = Annotated[list[Real], AfterValidator(_range)]
+PositiveRange = Annotated[Range, AfterValidator(_positive_range)]
+QualityRange = Annotated[Range, AfterValidator(_quality_range)]
 Probabilities = Annotated[list[Real], AfterValidator(_probabilities)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 PathList = Annotated[list[FilePath], BeforeValidator(_as_list)]
