@@ -82,3 +82,12 @@ def test_published_test_file_reads_its_networks_and_sets() -> None:
     assert options.evaluation_datasets()["Manga109"].filename_tmpl == "{}_LRBI_x2"
     assert options.val.tile == "published"
     assert list(options.val.metrics) == ["psnr", "ssim"]
+
+
+def test_the_one_sharpening_key_of_the_first_stage(tmp_path: Path) -> None:
+    path = tmp_path / "mse.yml"
+    lines = (PUBLISHED / "real_sr_x4_gan.yml").read_text().splitlines()
+    kept = [line for line in lines if "_gt_usm" not in line]
+    path.write_text("\n".join(["gt_usm: false", *kept]))
+    options = parse_train_options(path)
+    assert not options.l1_gt_usm and options.where("l1_gt_usm") == f"{path}:1: l1_gt_usm"
