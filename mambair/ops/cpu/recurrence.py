@@ -9,21 +9,13 @@ Shapes: T steps of this chunk (at most CHUNK), G blocks of channels, N states, P
 (dt, B, C; R = 0 where the operator is given delta itself).
 """
 
-import hashlib
-from pathlib import Path
-
 from numba import njit
 
-from mambair.ops.cpu import simd
 from mambair.ops.cpu.simd import LN_2, broadcast, exp2, fma, lane_sum, load, store
 
 # 64 steps keep the saved states at a quarter of the input for 16 states per channel, and what the backward pass holds
 # of a chunk in the second-level cache; 32 and 16 steps were not faster.
 CHUNK = 64
-
-# numba's cache of compiled kernels watches only the file that the kernel itself is in. Kernels take this as the default
-# of a last argument: it thereby becomes part of their signature, and a change of what they call compiles them anew.
-SOURCES = hashlib.sha256(b"".join(Path(path).read_bytes() for path in (simd.__file__, __file__))).hexdigest()
 
 
 @njit(error_model="numpy")

@@ -8,11 +8,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.cpu.lanes import block_count, from_blocks, to_blocks
 from mambair.ops.cpu.recurrence import CHUNK
 from mambair.ops.cpu.simd import LANES, LOG2_E
 from mambair.ops.cpu.workers import run_tasks, split_work, sum_parts, worker_count
+from mambair.ops.flops import BACKWARD_FACTOR, selective_scan_flops
 from mambair.ops.selective_scan.numba_kernels import backward_unit, forward_unit
 
 
@@ -163,6 +165,17 @@ def _backward(ctx, dy, dlast_state, _):
 
 
 _scan.register_autograd(_backward, setup_context=_setup_context)
+
+
+@register_flop_formula(torch.ops.mambair.selective_scan_numba)
+def _forward_flops(u, delta, A, *_, **__) -> int:
+    batch, channels, length = u
+    return selective_scan_flops(batch, length, channels, A[1])
+
+
+@register_flop_formula(torch.ops.mambair.selective_scan_numba_backward)
+def _backward_flops(dy, dlast_state, *shapes, **_) -> int:
+    return BACKWARD_FACTOR * _forward_flops(*shapes)
 
 
 def _new_saved(u: Tensor, B: Tensor, keep_states: bool) -> Tensor:

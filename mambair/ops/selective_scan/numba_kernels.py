@@ -9,7 +9,8 @@ T = CHUNK steps, G groups, Q parts of the blocks.
 
 from numba import njit
 
-from mambair.ops.cpu.recurrence import SOURCES, backward_chunk, clear, forward_chunk, sum_lanes
+from mambair.ops.cpu.compilation import SOURCES, kernel
+from mambair.ops.cpu.recurrence import backward_chunk, clear, forward_chunk, sum_lanes
 from mambair.ops.cpu.simd import LANES, broadcast, load, sigmoid, softplus, store, transpose
 
 
@@ -97,7 +98,7 @@ def locate_unit(unit, block_parts, groups, blocks):
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def forward_unit(
     unit,
     block_parts,
@@ -149,7 +150,7 @@ def forward_unit(
             store(last_state, (sequence, group, block, n), load(state, (block, n)))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def backward_unit(
     unit,
     block_parts,

@@ -11,7 +11,8 @@ P = R + 2N, T = CHUNK steps, S parts of the directions, Q parts of the blocks.
 
 from numba import njit
 
-from mambair.ops.cpu.recurrence import SOURCES, backward_chunk, clear, forward_chunk, sum_lanes
+from mambair.ops.cpu.compilation import SOURCES, kernel
+from mambair.ops.cpu.recurrence import backward_chunk, clear, forward_chunk, sum_lanes
 from mambair.ops.cpu.simd import LANES, broadcast, fma, load, sigmoid, softplus, store
 
 # Bits of a direction: walk column by column, and from the last pixel to the first.
@@ -119,7 +120,7 @@ def locate_unit(unit, direction_parts, block_parts, directions, blocks):
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def forward_unit(
     unit,
     direction_parts,
@@ -174,7 +175,7 @@ def forward_unit(
             scatter_pixels(steps, pixels, y_chunk, first_block, last_block, target, k > k_first)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def backward_unit(
     unit,
     direction_parts,

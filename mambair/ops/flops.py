@@ -1,0 +1,25 @@
+"""How many floating-point operations the scans count as: one rule for every backend and for the complexity tool.
+
+The usual rule for a selective scan: 9 B L D N + B L D, for B sequences of length L with D channels and N states; the
+second term is the product with D. A multiplication and an addition are two operations. A backward pass counts as two
+forward passes, as PyTorch counts matrix products.
+"""
+
+BACKWARD_FACTOR = 2
+
+
+def selective_scan_flops(batch: int, length: int, channels: int, states: int) -> int:
+    """Operations of one selective scan, forward."""
+    return 9 * batch * length * channels * states + batch * length * channels
+
+
+def ss2d_core_flops(batch: int, pixels: int, channels: int, states: int, rank: int, directions: int) -> int:
+    """Operations of the scans of all directions and of delta's low-rank projections, forward."""
+    projection = 2 * batch * pixels * directions * channels * rank
+    return selective_scan_flops(batch, pixels, directions * channels, states) + projection
+
+
+def ss2d_scan_flops(batch: int, pixels: int, channels: int, states: int, rank: int, directions: int) -> int:
+    """Operations of a whole `ss2d_scan`, forward: with the projections of x to (dt, B, C)."""
+    projections = 2 * batch * pixels * channels * directions * (rank + 2 * states)
+    return projections + ss2d_core_flops(batch, pixels, channels, states, rank, directions)
