@@ -6,14 +6,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
+from mambair.archs.discriminator_arch import UNetDiscriminatorSN
 from mambair.archs.mambair_arch import MambaIR
 from mambair.archs.mambair_unet_arch import MambaIRUNet
 from mambair.archs.network import RestorationNetwork
 from mambair.registry import ARCHS
 
-__all__ = ["MambaIR", "MambaIRUNet", "RestorationNetwork", "build_network"]
+__all__ = ["MambaIR", "MambaIRUNet", "RestorationNetwork", "UNetDiscriminatorSN", "build_network"]
 
 
-def build_network(options: Mapping[str, Any], where: str = "network_g") -> RestorationNetwork:
+def build_network(options: Mapping[str, Any], where: str = "network_g") -> nn.Module:
     """Build the network that `{'type': name, **keywords}` describes; `where` is the option block named in errors."""
     return ARCHS.build(options, where=where)
