@@ -1,0 +1,1 @@
+"""Models: networks with their losses and optimisers, and how they are applied to images."""

@@ -1,0 +1,94 @@
+"""The model of every task but the adversarial one: one network, pixel (and perceptual) losses, tiled restoration.
+
+Shapes: B images, C channels, H x W pixels of the low-quality input, s the scale of the network.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mambair.models.base_model import Batch, Phase, TrainableModel
+from mambair.models.components import (
+    build_generator,
+    build_losses,
+    build_mixing,
+    build_optimizer,
+    build_restoration,
+)
+from mambair.models.mixing import MixUp
+from mambair.models.restoration import Restoration
+from mambair.options import TrainOptions
+from mambair.registry import MODELS
+from mambair.runtime.devices import autocast_dtype
+
+
+@MODELS.register("ImageCleanModel")
+@MODELS.register("MambaIRModel")
+class RestorationModel(TrainableModel):
+    """One network that maps LQ to GT, trained with the sum of the given losses.
+
+    Batches hold "lq" (B, C, H, W) and "gt" (B, C, s*H, s*W), float in [0, 1]. ImageCleanModel, the name that option
+    files of real denoising use, is the same model: `mixing` is what such files add.
+
+    Args:
+        network: see `mambair.archs.RestorationNetwork`.
+        device: where to compute.
+        losses: by the names logs show (l_pix); each is called with (prediction, gt).
+        mixing: blends the pairs of a batch before the network sees them.
+        restoration: how images are restored in validation and tests.
+        amp_dtype: autocast to it in training, None for full precision.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        device: torch.device,
+        losses: Mapping[str, nn.Module] | None = None,
+        mixing: MixUp | None = None,
+        restoration: Restoration | None = None,
+        amp_dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__({"net_g": network}, device, amp_dtype)
+        self.losses = {name: loss.to(device) for name, loss in (losses or {}).items()}
+        self.mixing = mixing
+        self.restoration = restoration or Restoration()
+
+    @classmethod
+    def from_options(cls, options: TrainOptions, device: torch.device) -> "RestorationModel":
+        """The model that an option file describes, ready to be trained."""
+        train = options.train
+        model = cls(
+            build_generator(options),
+            device=device,
+            losses=build_losses(options, {"l_pix": "pixel_opt", "l_percep": "perceptual_opt"}),
+            mixing=build_mixing(options),
+            restoration=build_restoration(options.val, device),
+            amp_dtype=autocast_dtype(train.amp, device),
+        )
+        model.optimizers["net_g"] = build_optimizer(options, "optim_g", model.networks["net_g"])
+        model.add_average("net_g", train.ema_decay)
+        return model
+
+    def phases(self, iteration: int) -> Sequence[Phase]:
+        return (Phase("net_g", self.training_step),)
+
+    def prepare(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        batch = super().prepare(batch, rng)
+        if self.mixing is not None:
+            batch["lq"], batch["gt"] = self.mixing(batch["lq"], batch["gt"], rng)
+        return batch
+
+    def training_step(self, batch: Batch) -> dict[str, Tensor]:
+        """The losses of a prepared micro-batch."""
+        with self.autocast():
+            prediction = self.wrapped("net_g")(batch["lq"])
+        return {name: loss(prediction, batch["gt"]) for name, loss in self.losses.items()}
+
+    def restore(self, lq: Tensor) -> Tensor:
+        """As the averaged network (EMA) does if there is one."""
+        average = self.averages.get("net_g")
+        network = self.networks["net_g"] if average is None else average.module
+        return self.restoration(network, lq.to(self.device))
