@@ -1,0 +1,208 @@
+"""Loaders of training steps and the data sets of an option file."""
+
+import logging
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import torch
+from torch.utils.data import DataLoader
+
+from mambair.data.builders import BuildContext, build_dataset
+from mambair.data.samplers import DrawSampler, DrawSchedule, Stage, plan_batch
+from mambair.data.samples import EvaluationDataset
+from mambair.data.seeded_dataset import BAD_SAMPLES, LoadingFailed, SeededDataset, collate
+from mambair.errors import UserError
+from mambair.options.schema import TestOptions, TrainOptions
+from mambair.runtime.distributed import ProcessGroup
+
+logger = logging.getLogger(__name__)
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LoadedBatch:
+    """A micro-batch in memory."""
+
+    content: Batch
+    """Samples, tensors stacked: lq (B, C, h, w), gt (B, C, H, W), lists of lq_path and gt_path, ..."""
+    first_draw: int
+    """Number of its first sample in the order of the run."""
+
+
+@dataclass(frozen=True)
+class LoadedStep:
+    """What one process needs for one training step."""
+
+    iteration: int
+    """Steps done before it."""
+    total_batch: int
+    """Samples of all processes together."""
+    micro_batches: list[LoadedBatch]
+    """One per accumulation step."""
+
+
+class TrainLoader:
+    """The training steps of one process, from `start_iter` to `total_iter`, loaded ahead by worker processes.
+
+    Iterating raises UserError when more than `max_bad_samples` files of this process could not be used. Use it as a
+    context manager, or call `close`, to end the workers.
+    """
+
+    def __init__(
+        self,
+        dataset: SeededDataset,
+        schedule: DrawSchedule,
+        *,
+        rank: int = 0,
+        start_iter: int = 0,
+        total_iter: int,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        max_bad_samples: int = 100,
+    ) -> None:
+        self.schedule = schedule
+        self.rank = rank
+        self.start_iter = start_iter
+        self.total_iter = total_iter
+        self.max_bad_samples = max_bad_samples
+        self.bad_samples = 0
+        self._batches: Iterator[Batch | LoadingFailed] | None = None
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=DrawSampler(schedule, rank, start_iter, total_iter),
+            collate_fn=collate,
+            num_workers=num_workers,
+            pin_memory=pin_memory and torch.cuda.is_available(),
+            worker_init_fn=_init_worker,
+        )
+
+    def __len__(self) -> int:
+        return self.total_iter - self.start_iter
+
+    def __enter__(self) -> "TrainLoader":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[LoadedStep]:
+        self._batches = iter(self._loader)
+        for iteration in range(self.start_iter, self.total_iter):
+            draws = self.schedule.micro_batches(iteration, self.rank)
+            loaded = [LoadedBatch(self._next_batch(), batch[0].number) for batch in draws]
+            yield LoadedStep(iteration, self.schedule.stage_at(iteration).plan.total_batch, loaded)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self._batches = None
+
+    def _next_batch(self) -> Batch:
+        try:
+            batch = next(self._batches)
+        except RuntimeError as error:
+            # What torch says of a worker that did not end by an exception; those it raises again, with their traceback.
+            if "DataLoader worker" not in str(error) or "Caught" in str(error):
+                raise
+            raise UserError(
+                f"a data loader process died ({error}); if the machine ran out of memory, lower "
+                "datasets.train.num_worker_per_gpu"
+            ) from error
+        if isinstance(batch, LoadingFailed):
+            raise UserError(batch.message)
+        self._count_bad(batch.pop(BAD_SAMPLES))
+        return batch
+
+    def _count_bad(self, messages: list[str]) -> None:
+        for message in messages:
+            self.bad_samples += 1
+            logger.warning("%s (another image takes its place; %d so far)", message, self.bad_samples)
+        if self.bad_samples > self.max_bad_samples:
+            raise UserError(
+                f"datasets.train: {self.bad_samples} files could not be used, the last one: {messages[-1]}; "
+                "repair the data, or raise max_bad_samples"
+            )
+
+
+def _init_worker(worker_id: int) -> None:
+    """Workers are one thread each, and leave the end of a run to the process that trains.
+
+    Ctrl-C and SLURM's SIGTERM reach all processes, while the training process still wants to save; a second
+    SIGTERM ends a worker.
+    """
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _ignore_once)
+
+
+def _ignore_once(signum: int, frame: object) -> None:
+    signal.signal(signum, signal.SIG_DFL)
+
+
+def build_schedule(options: TrainOptions, world_size: int) -> DrawSchedule:
+    """Total batches, patches and their division among processes over the run.
+
+    The total batch is what the option file states for its own number of GPUs; fewer processes accumulate.
+    """
+    section = options.datasets["train"]
+    where = options.where("datasets.train")
+    largest = section.mini_batch_sizes or [section.batch_size_per_gpu]
+    stages = []
+    for stage, micro_batch in zip(options.stages(world_size), largest, strict=True):
+        plan = plan_batch(stage.total_batch, world_size, micro_batch, where)
+        stages.append(Stage(stage.first_iter, plan, stage.gt_size if section.is_progressive else None))
+    return DrawSchedule(stages)
+
+
+def build_train_loader(options: TrainOptions, process_group: ProcessGroup, start_iter: int = 0) -> TrainLoader:
+    """The loader of datasets.train for one process, going on after `start_iter` steps.
+
+    The first process checks all files. Logs how the total batch is shared out, stage by stage.
+    """
+    section = options.datasets["train"]
+    schedule = build_schedule(options, process_group.world_size)
+    for stage in schedule.stages:
+        prefix = f"from iteration {stage.first_iter}, patches of {stage.gt_size}: " if section.is_progressive else ""
+        logger.info("%s%s", prefix, stage.plan)
+    context = BuildContext(options.where, "datasets.train", options.scale, training=True, check=process_group.rank == 0)
+    dataset = SeededDataset(
+        build_dataset(section, context),
+        options.manual_seed,
+        enlarge_ratio=section.dataset_enlarge_ratio,
+        shuffle=section.use_shuffle,
+    )
+    return TrainLoader(
+        dataset,
+        schedule,
+        rank=process_group.rank,
+        start_iter=start_iter,
+        total_iter=options.train.total_iter,
+        num_workers=section.num_worker_per_gpu,
+        pin_memory=section.pin_memory,
+        max_bad_samples=section.max_bad_samples,
+    )
+
+
+def build_eval_datasets(options: TrainOptions | TestOptions, check: bool = True) -> dict[str, EvaluationDataset]:
+    """Name -> data set of every validation and test section, in the file's order.
+
+    `check`: inspect all files first; in a run of several processes one of them is enough.
+    """
+    datasets = {}
+    for phase, section in options.datasets.items():
+        if phase != "train":
+            context = BuildContext(options.where, f"datasets.{phase}", options.scale, training=False, check=check)
+            datasets[options.dataset_name(phase)] = build_dataset(section, context)
+    return datasets
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors on `device`; copies from pinned memory overlap with computation."""
+    return {
+        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }

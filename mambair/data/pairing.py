@@ -1,0 +1,219 @@
+"""Which images belong together, and whether they can be used: found out before the first iteration."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mambair.data.image_sources import (
+    FolderSource,
+    ImageEntry,
+    ImageSource,
+    format_template,
+    read_meta_info,
+    stem_of,
+)
+from mambair.data.lmdb_store import LmdbSource
+from mambair.errors import UserError
+from mambair.imaging.files import printable
+from mambair.imaging.headers import ImageHeader
+
+Backend = Literal["disk", "lmdb"]
+
+SHOWN_PROBLEMS = 20
+_HEADER_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A ground-truth image and its low-quality partner; None where that is made on the fly."""
+
+    gt: ImageEntry
+    lq: ImageEntry | None = None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with one image."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{printable(self.path)}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What every pair must fulfil."""
+
+    scale: int = 1
+    """The ground truth is this many times as large as its partner."""
+    color: bool = True
+    """Images must have three channels; otherwise they are read as gray, whatever they have."""
+    gt_size: int | None = None
+    """Side of the largest patch that is cut from the ground truth."""
+    decode: bool = False
+    """Decode every image, not only its header: slow, and finds all damage."""
+
+
+def open_source(root: str | Path, backend: Backend, where: str) -> ImageSource:
+    """The images below `root`; `where` is the option key to blame if there are none."""
+    root = Path(root)
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "no such folder"
+        raise UserError(f"{where}: {printable(root)}: {what}; give the folder that holds the images")
+    is_lmdb = (root / "data.mdb").is_file()
+    if backend == "lmdb":
+        return LmdbSource(root)
+    if is_lmdb:
+        raise UserError(f"{where}: {printable(root)} is an LMDB; add io_backend: {{type: lmdb}}")
+    return FolderSource(root)
+
+
+def list_entries(
+    roots: Sequence[str | Path],
+    where: str,
+    *,
+    backend: Backend = "disk",
+    meta_info_files: Sequence[str | Path] = (),
+) -> list[ImageEntry]:
+    """The images of all roots, root by root in order; those that the meta-info files list, where there are any.
+
+    Raises UserError, naming the option key `where`, for a missing or empty root.
+    """
+    if meta_info_files and len(meta_info_files) != len(roots):
+        raise UserError(
+            f"{where}: {len(roots)} roots but {len(meta_info_files)} files in meta_info_file; give one file per root"
+        )
+    entries = []
+    for index, root in enumerate(roots):
+        source = open_source(root, backend, where)
+        if meta_info_files:
+            names = [line.name for line in read_meta_info(meta_info_files[index])]
+            if backend == "lmdb":
+                names = [stem_of(name) for name in names]
+        else:
+            names = source.names()
+        if not names:
+            raise UserError(
+                f"{where}: {printable(root)} holds no images; give a folder with PNG, JPEG, BMP or TIFF files"
+            )
+        entries.extend(ImageEntry(source, name) for name in names)
+    return entries
+
+
+def pair_images(
+    gt_roots: Sequence[str | Path],
+    lq_roots: Sequence[str | Path],
+    *,
+    backend: Backend = "disk",
+    meta_info_files: Sequence[str | Path] = (),
+    filename_template: str = "{}",
+    where_gt: str = "dataroot_gt",
+    where_lq: str = "dataroot_lq",
+) -> tuple[list[Pair], list[Problem]]:
+    """Every ground-truth image with its low-quality partner, and a problem for each that has none.
+
+    The partner of `sub/baby.png` is `sub/<template filled with 'baby'>` with any image extension, in the
+    low-quality root of the same position in the list. Low-quality images without ground truth are not used.
+
+    Args:
+        gt_roots, lq_roots: folders or LMDBs, as many of each.
+        backend: what the roots are.
+        meta_info_files: one per root: the images to use; all if empty.
+        filename_template: low-quality name for a ground-truth name, both without extension, such as '{}x2'.
+        where_gt, where_lq: the option keys, with file and line, that errors name.
+
+    Raises:
+        UserError: a root is missing or empty, or a meta-info entry or the template leads out of its root.
+    """
+    if len(gt_roots) != len(lq_roots):
+        raise UserError(f"{where_lq}: {len(lq_roots)} roots but {len(gt_roots)} in dataroot_gt")
+    pairs, problems = [], []
+    for index, (gt_root, lq_root) in enumerate(zip(gt_roots, lq_roots, strict=True)):
+        files = meta_info_files[index : index + 1] if meta_info_files else ()
+        lq_source = open_source(lq_root, backend, where_lq)
+        for gt in list_entries([gt_root], where_gt, backend=backend, meta_info_files=files):
+            folder, slash, stem = stem_of(gt.key).rpartition("/")
+            wanted = folder + slash + format_template(filename_template, stem)
+            found = lq_source.find(wanted)
+            if found is None:
+                problems.append(Problem(gt.path, f"no partner '{wanted}' (any image type) in {printable(lq_root)}"))
+            else:
+                pairs.append(Pair(gt, ImageEntry(lq_source, found)))
+    return pairs, problems
+
+
+def inspect_pairs(
+    pairs: Sequence[Pair], requirements: Requirements, on_progress: Callable[[int], None] | None = None
+) -> list[Problem]:
+    """What is wrong with the pairs, in their order; headers are read in parallel.
+
+    `on_progress` is called with the number of pairs looked at since the last call.
+    """
+    with ThreadPoolExecutor(_HEADER_THREADS) as pool:
+        problems = []
+        for found in pool.map(lambda pair: _inspect(pair, requirements), pairs):
+            problems.extend(found)
+            if on_progress is not None:
+                on_progress(1)
+    return problems
+
+
+def _inspect(pair: Pair, requirements: Requirements) -> list[Problem]:
+    """The problems of one pair."""
+    entries = [pair.gt] if pair.lq is None else [pair.gt, pair.lq]
+    headers, problems = [], []
+    for entry in entries:
+        try:
+            headers.append(entry.header())
+            if requirements.color and headers[-1].channels < 3:
+                problems.append(Problem(entry.path, "is a gray image where colour is expected; convert or remove it"))
+            elif requirements.decode:
+                entry.read("color" if requirements.color else "gray")
+        except UserError as error:
+            problems.append(Problem(entry.path, str(error).removeprefix(f"{printable(entry.path)}: ")))
+    if len(headers) == len(entries):
+        problems.extend(_size_problems(pair, headers, requirements))
+    return problems
+
+
+def _size_problems(pair: Pair, headers: list[ImageHeader], requirements: Requirements) -> list[Problem]:
+    """What is wrong with the sizes of one pair."""
+    gt, scale = headers[0], requirements.scale
+    size = f"{gt.height}x{gt.width}"
+    expected = gt.height // scale, gt.width // scale
+    problems = []
+    if min(expected) < 1:
+        problems.append(Problem(pair.gt.path, f"{size} pixels are too few for scale {scale}"))
+    elif requirements.gt_size is not None and scale * min(expected) < requirements.gt_size:
+        problems.append(Problem(pair.gt.path, f"{size} pixels are too few for gt_size {requirements.gt_size}"))
+    if pair.lq is not None and (headers[1].height, headers[1].width) != expected:
+        problems.append(
+            Problem(
+                pair.lq.path,
+                f"{headers[1].height}x{headers[1].width} pixels do not fit its ground truth of {size} at scale "
+                f"{scale}; expected {expected[0]}x{expected[1]}",
+            )
+        )
+    return problems
+
+
+def raise_problems(problems: Sequence[Problem], where: str) -> None:
+    """One UserError that lists the problems (the first 20 of them) with their paths; nothing if there are none."""
+    if not problems:
+        return
+    shown = [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
+    if len(problems) > SHOWN_PROBLEMS:
+        shown.append(f"  ... and {len(problems) - SHOWN_PROBLEMS} more")
+    noun = "problem" if len(problems) == 1 else "problems"
+    raise UserError("\n".join([f"{where}: {len(problems)} {noun} with its images:", *shown]))
+
+
+def check_pairs(
+    pairs: Sequence[Pair], requirements: Requirements, where: str, problems: Sequence[Problem] = ()
+) -> None:
+    """Inspect the pairs and raise one UserError for all that is wrong, `problems` found earlier included."""
+    raise_problems([*problems, *inspect_pairs(pairs, requirements)], where)

@@ -1,0 +1,80 @@
+"""Numbered draws from a training set, and what happens when a file has gone bad."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset, default_collate
+
+from mambair.data.samplers import Draw
+from mambair.data.samples import TrainingDataset
+from mambair.errors import UserError
+
+BAD_SAMPLES = "bad_samples"
+
+_ATTEMPTS = 10
+# What a seed sequence is for: keeps the streams of one seed apart.
+_ORDER, _SAMPLE, _SUBSTITUTE = range(3)
+
+
+@dataclass(frozen=True)
+class LoadingFailed:
+    """In place of a sample or batch: the message of a UserError to raise in the main process.
+
+    Raised in a loader process it would reach the user wrapped in that process's traceback.
+    """
+
+    message: str
+
+
+class SeededDataset(Dataset):
+    """The samples of a training set by draw: a pure function of the seed, the draw's number and the files.
+
+    One epoch goes through every image `enlarge_ratio` times, in a random order (or as listed, without `shuffle`).
+    Where a file cannot be used, another image takes its place and the sample says so under 'bad_samples'.
+    """
+
+    def __init__(self, dataset: TrainingDataset, seed: int, *, enlarge_ratio: int = 1, shuffle: bool = True) -> None:
+        self.dataset = dataset
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch_length = len(dataset) * enlarge_ratio
+        self._epoch = -1
+        self._order = np.empty(0, np.int64)
+
+    def index_of(self, number: int) -> int:
+        """The image that draw `number` takes."""
+        epoch, position = divmod(number, self.epoch_length)
+        if self.shuffle:
+            if epoch != self._epoch:
+                self._order = np.random.default_rng((self.seed, _ORDER, epoch)).permutation(self.epoch_length)
+                self._epoch = epoch
+            position = int(self._order[position])
+        return position % len(self.dataset)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any] | LoadingFailed:
+        index = self.index_of(draw.number)
+        substitutes = np.random.default_rng((self.seed, _SUBSTITUTE, draw.number))
+        own_patch = () if draw.gt_size is None else (draw.gt_size,)
+        bad: list[str] = []
+        for _ in range(_ATTEMPTS):
+            rng = np.random.default_rng((self.seed, _SAMPLE, draw.number))
+            try:
+                sample = self.dataset.sample(index, rng, *own_patch)
+            except (UserError, OSError) as error:
+                bad.append(" ".join(str(error).split("\n")))
+                index = int(substitutes.integers(len(self.dataset)))
+            else:
+                return {**sample, BAD_SAMPLES: bad}
+        return LoadingFailed(f"{_ATTEMPTS} images in a row could not be read, the last one: {bad[-1]}")
+
+
+def collate(samples: Sequence[dict[str, Any] | LoadingFailed]) -> dict[str, Any] | LoadingFailed:
+    """A batch: tensors stacked, texts listed, the reports of bad samples joined into one list."""
+    for sample in samples:
+        if isinstance(sample, LoadingFailed):
+            return sample
+    bad = [message for sample in samples for message in sample[BAD_SAMPLES]]
+    plain = [{key: value for key, value in sample.items() if key != BAD_SAMPLES} for sample in samples]
+    return {**default_collate(plain), BAD_SAMPLES: bad}
