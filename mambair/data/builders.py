@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from mambair.data.image_sources import ImageEntry
@@ -14,6 +15,9 @@ from mambair.data.transforms import Symmetries, ToTensor
 from mambair.errors import UserError
 from mambair.options.dataset_schema import DatasetOptions
 from mambair.registry import DATASETS
+
+
+_PAIRED_TYPES = ("PairedImageDataset", "Dataset_PairedImage")
 
 
 @dataclass(frozen=True)
@@ -52,28 +56,12 @@ def build_paired(section: DatasetOptions, context: BuildContext) -> PairedImageD
 
     Published files of denoising name the ground truth's folder as dataroot_lq too: it is not read then.
     """
-    if _is_denoising(section) and section.noise is not None:
+    if _is_synthetic(section):
         return build_synthetic(section, context)
-    if section.task == "CAR" and not section.dataroot_lq and section.quality is not None:
-        return build_synthetic(section, context)
-    if not section.dataroot_lq:
-        raise UserError(
-            f"{context.where()}: key 'dataroot_lq' is missing; give the folder of low-quality images, "
-            "or write type: SyntheticDataset to make them on the fly"
-        )
-    _need_roots(section, context)
-    pairs, problems = pair_images(
-        section.dataroot_gt,
-        section.dataroot_lq,
-        backend=section.io_backend.type,
-        meta_info_files=section.meta_info_file,
-        filename_template=section.filename_tmpl,
-        where_gt=context.where("dataroot_gt"),
-        where_lq=context.where("dataroot_lq"),
-    )
-    _check(pairs, section, context, context.scale, problems)
+    found = find_images(section, context)
+    _check(found, context)
     return PairedImageDataset(
-        pairs,
+        found.pairs,
         scale=context.scale,
         mode=_mode(section),
         gt_size=_gt_size(section, context),
@@ -85,11 +73,11 @@ def build_paired(section: DatasetOptions, context: BuildContext) -> PairedImageD
 @DATASETS.register("SyntheticDataset")
 def build_synthetic(section: DatasetOptions, context: BuildContext) -> SyntheticDataset:
     """Ground truth only; the task says how its partners are made."""
-    entries = list_ground_truth(section, context)
     degradation = _degradation(section, context)
-    _check([Pair(entry) for entry in entries], section, context, degradation.scale)
+    found = find_images(section, context)
+    _check(found, context)
     return SyntheticDataset(
-        entries,
+        [pair.gt for pair in found.pairs],
         degradation,
         mode=_mode(section),
         gt_size=_gt_size(section, context),
@@ -103,33 +91,73 @@ def build_single(section: DatasetOptions, context: BuildContext) -> SingleImageD
     """Images without ground truth, from dataroot_lq."""
     if context.training:
         raise UserError(f"{context.where()}: SingleImageDataset has no ground truth to train on; use another type")
-    if not section.dataroot_lq:
-        raise UserError(f"{context.where()}: key 'dataroot_lq' is missing; give the folder of images to restore")
-    entries = list_entries(
-        section.dataroot_lq,
-        context.where("dataroot_lq"),
-        backend=section.io_backend.type,
-        meta_info_files=section.meta_info_file,
-    )
-    if context.check:
-        check_pairs([Pair(entry) for entry in entries], Requirements(color=False), context.where())
-    return SingleImageDataset(entries, mode=_mode(section), to_tensor=_to_tensor(section))
+    found = find_images(section, context)
+    _check(found, context)
+    return SingleImageDataset([pair.gt for pair in found.pairs], mode=_mode(section), to_tensor=_to_tensor(section))
 
 
-def list_ground_truth(section: DatasetOptions, context: BuildContext) -> list[ImageEntry]:
-    """The images of dataroot_gt that a section chooses."""
-    _need_roots(section, context)
-    return list_entries(
+@dataclass(frozen=True)
+class FoundImages:
+    """The images of a section, before their headers are looked at."""
+
+    pairs: list[Pair]
+    """For a SingleImageDataset, its images stand in the place of the ground truth."""
+    problems: list[Problem]
+    """Ground truth without partner."""
+    requirements: Requirements
+    """What the pairs must fulfil."""
+
+
+def find_images(section: DatasetOptions, context: BuildContext) -> FoundImages:
+    """List and pair the images of a section of any type.
+
+    Raises UserError for missing keys and for roots that are missing or empty.
+    """
+    if section.type == "SingleImageDataset":
+        entries = _entries(section, context, "dataroot_lq", section.dataroot_lq)
+        return FoundImages([Pair(entry) for entry in entries], [], Requirements(color=False))
+    largest = max([*section.gt_sizes, section.gt_size or 0]) if context.training else 0
+    requirements = Requirements(context.scale, color=_mode(section) == "color", gt_size=largest or None)
+    if section.type not in _PAIRED_TYPES or _is_synthetic(section):
+        entries = _entries(section, context, "dataroot_gt", section.dataroot_gt)
+        return FoundImages([Pair(entry) for entry in entries], [], requirements)
+    for key in ("dataroot_gt", "dataroot_lq"):
+        if not getattr(section, key):
+            raise UserError(
+                f"{context.where()}: key '{key}' is missing; give the folder, "
+                "or write type: SyntheticDataset to make low-quality images from dataroot_gt on the fly"
+            )
+    pairs, problems = pair_images(
         section.dataroot_gt,
-        context.where("dataroot_gt"),
+        section.dataroot_lq,
         backend=section.io_backend.type,
         meta_info_files=section.meta_info_file,
+        filename_template=section.filename_tmpl,
+        where_gt=context.where("dataroot_gt"),
+        where_lq=context.where("dataroot_lq"),
+    )
+    return FoundImages(pairs, problems, requirements)
+
+
+def _entries(section: DatasetOptions, context: BuildContext, key: str, roots: Sequence[Path]) -> list[ImageEntry]:
+    """The images of the roots that stand under `key`."""
+    if not roots:
+        raise UserError(f"{context.where()}: key '{key}' is missing; give the folder of images")
+    return list_entries(
+        roots, context.where(key), backend=section.io_backend.type, meta_info_files=section.meta_info_file
     )
 
 
-def _need_roots(section: DatasetOptions, context: BuildContext) -> None:
-    if not section.dataroot_gt:
-        raise UserError(f"{context.where()}: key 'dataroot_gt' is missing; give the folder of ground-truth images")
+def _check(found: FoundImages, context: BuildContext) -> None:
+    """Raise one UserError for everything that is wrong with the images."""
+    check_pairs(found.pairs if context.check else [], found.requirements, context.where(), found.problems)
+
+
+def _is_synthetic(section: DatasetOptions) -> bool:
+    """Whether a section of a paired type has its low-quality images made on the fly."""
+    if _is_denoising(section):
+        return section.noise is not None
+    return section.task == "CAR" and not section.dataroot_lq and section.quality is not None
 
 
 def _is_denoising(section: DatasetOptions) -> bool:
@@ -175,16 +203,3 @@ def _symmetries(section: DatasetOptions) -> Symmetries:
 
 def _to_tensor(section: DatasetOptions) -> ToTensor:
     return ToTensor(luma=section.color == "y", mean=section.mean, std=section.std)
-
-
-def _check(
-    pairs: Sequence[Pair],
-    section: DatasetOptions,
-    context: BuildContext,
-    scale: int,
-    problems: Sequence[Problem] = (),
-) -> None:
-    """Raise one UserError for everything that is wrong with the images."""
-    largest = max([*section.gt_sizes, section.gt_size or 0]) if context.training else 0
-    requirements = Requirements(scale, color=_mode(section) == "color", gt_size=largest or None)
-    check_pairs(pairs if context.check else [], requirements, context.where(), problems)

@@ -10,6 +10,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader
 
+import mambair.data.realesrgan_dataset  # noqa: F401  (registers the data set)
 from mambair.data.builders import BuildContext, build_dataset
 from mambair.data.samplers import DrawSampler, DrawSchedule, Stage, plan_batch
 from mambair.data.samples import EvaluationDataset
@@ -187,7 +188,7 @@ def build_train_loader(options: TrainOptions, process_group: ProcessGroup, start
     )
 
 
-def build_eval_datasets(options: TrainOptions | TestOptions, check: bool = True) -> dict[str, EvaluationDataset]:
+def build_val_datasets(options: TrainOptions | TestOptions, check: bool = True) -> dict[str, EvaluationDataset]:
     """Name -> data set of every validation and test section, in the file's order.
 
     `check`: inspect all files first; in a run of several processes one of them is enough.
