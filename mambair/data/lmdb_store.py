@@ -45,6 +45,13 @@ def _environment(root: Path) -> lmdb.Environment:
     return environment
 
 
+def _close(root: Path) -> None:
+    """Close this process's environment of a database, if it has one."""
+    _, environment = _environments.pop(os.path.realpath(root), (None, None))
+    if environment is not None:
+        environment.close()
+
+
 @dataclass(frozen=True)
 class LmdbSource:
     """Images in an LMDB; keys are relative paths without extension."""
@@ -125,6 +132,7 @@ def build_lmdb(
     try:
         _fill(source, building, names, png_level, workers, on_progress or (lambda _: None))
         verify_lmdb(building)
+        _close(building)  # LMDB knows environments by inode: open under its old name, it could not be opened by its new
         building.rename(destination)
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import scipy.io
+from scipy.io.matlab import MatReadError
 
 from mambair.data_tools.jobs import Job
 from mambair.data_tools.sidd import GT_FOLDER, NOISY_FOLDER
@@ -27,7 +28,7 @@ def read_sidd_blocks(path: Path) -> np.ndarray:
         content = scipy.io.loadmat(path)
     except FileNotFoundError as error:
         raise UserError(f"{printable(path)}: no such file") from error
-    except (ValueError, TypeError, OSError, NotImplementedError) as error:
+    except (ValueError, TypeError, IndexError, OSError, NotImplementedError, MatReadError) as error:
         raise UserError(f"{printable(path)}: not a MATLAB file of SIDD blocks ({error})") from error
     arrays = [value for value in content.values() if isinstance(value, np.ndarray)]
     for array in arrays:

@@ -39,12 +39,6 @@ def build_pair_maker(options: TrainOptions) -> PairMaker | None:
     gt_size = options.gt_size or dataset.gt_size
     if gt_size is None or gt_size % options.scale:
         raise UserError(f"{options.where('gt_size')}: must be given, as a multiple of scale {options.scale}")
-    largest_kernel = max(dataset.blur_kernel_size, dataset.blur_kernel_size2)
-    if gt_size // options.scale <= largest_kernel // 2:
-        raise UserError(
-            f"{options.where('gt_size')}: {gt_size} is too small to be filtered at 1/{options.scale} of its size by "
-            f"kernels of {largest_kernel} pixels; use more than {largest_kernel // 2 * options.scale}"
-        )
     return PairMaker(options.scale, gt_size, options.queue_size, *_rounds(options))
 
 
