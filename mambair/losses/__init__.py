@@ -1,5 +1,6 @@
 """Training losses; importing this package registers them in LOSSES."""
 
+from mambair.losses.adversarial import GANLoss
 from mambair.losses.pixel import CharbonnierLoss, L1Loss, MSELoss
 
-__all__ = ["CharbonnierLoss", "L1Loss", "MSELoss"]
+__all__ = ["CharbonnierLoss", "GANLoss", "L1Loss", "MSELoss"]
