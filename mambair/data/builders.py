@@ -16,7 +16,6 @@ from mambair.errors import UserError
 from mambair.options.dataset_schema import DatasetOptions
 from mambair.registry import DATASETS
 
-
 _PAIRED_TYPES = ("PairedImageDataset", "Dataset_PairedImage")
 
 
@@ -116,11 +115,12 @@ def find_images(section: DatasetOptions, context: BuildContext) -> FoundImages:
     if section.type == "SingleImageDataset":
         entries = _entries(section, context, "dataroot_lq", section.dataroot_lq)
         return FoundImages([Pair(entry) for entry in entries], [], Requirements(color=False))
+    if section.type not in (*_PAIRED_TYPES, "SyntheticDataset"):
+        return FoundImages([Pair(entry) for entry in list_ground_truth(section, context)], [], Requirements())
     largest = max([*section.gt_sizes, section.gt_size or 0]) if context.training else 0
     requirements = Requirements(context.scale, color=_mode(section) == "color", gt_size=largest or None)
     if section.type not in _PAIRED_TYPES or _is_synthetic(section):
-        entries = _entries(section, context, "dataroot_gt", section.dataroot_gt)
-        return FoundImages([Pair(entry) for entry in entries], [], requirements)
+        return FoundImages([Pair(entry) for entry in list_ground_truth(section, context)], [], requirements)
     for key in ("dataroot_gt", "dataroot_lq"):
         if not getattr(section, key):
             raise UserError(
@@ -137,6 +137,11 @@ def find_images(section: DatasetOptions, context: BuildContext) -> FoundImages:
         where_lq=context.where("dataroot_lq"),
     )
     return FoundImages(pairs, problems, requirements)
+
+
+def list_ground_truth(section: DatasetOptions, context: BuildContext) -> list[ImageEntry]:
+    """The images of dataroot_gt that a section chooses."""
+    return _entries(section, context, "dataroot_gt", section.dataroot_gt)
 
 
 def _entries(section: DatasetOptions, context: BuildContext, key: str, roots: Sequence[Path]) -> list[ImageEntry]:

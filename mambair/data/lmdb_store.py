@@ -135,6 +135,7 @@ def build_lmdb(
         _close(building)  # LMDB knows environments by inode: open under its old name, it could not be opened by its new
         building.rename(destination)
     finally:
+        _close(building)
         shutil.rmtree(building, ignore_errors=True)
     return len(names)
 
