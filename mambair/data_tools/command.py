@@ -116,7 +116,7 @@ def make_check(args: argparse.Namespace) -> int:
     """Everything that an option file reads."""
     from mambair.data_tools.check import check_option_file
 
-    return check_option_file(args.opt, args.workers, decode=not args.headers_only)
+    return check_option_file(args.opt, decode=not args.headers_only)
 
 
 def make_submission(args: argparse.Namespace) -> int:
@@ -182,7 +182,7 @@ def _add_image_commands(commands, common: argparse.ArgumentParser) -> None:
 
 def _add_set_commands(commands, common: argparse.ArgumentParser) -> None:
     """Commands about whole data sets."""
-    check = commands.add_parser("check", parents=[common], help="check all data that an option file reads")
+    check = commands.add_parser("check", help="check all data that an option file reads")
     check.add_argument("-opt", "--opt", type=Path, required=True, help="a training or test option file")
     check.add_argument("--headers-only", action="store_true", help="do not decode the images")
     check.set_defaults(run=make_check)
