@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from mambair.archs.weights import read_state_dict
+from mambair.archs import read_state_dict
 from mambair.errors import UserError
 from mambair.registry import LOSSES, did_you_mean
 

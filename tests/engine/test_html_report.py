@@ -1,0 +1,100 @@
+"""The report page: what it holds, and that a real browser shows it and moves its sliders."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+
+from mambair.engine.html_report import CROP_SIDE, ReportImages, make_entry, most_changed, write_html_report
+from mambair.engine.report import Row, make_table
+from mambair.engine.scoring import Scores
+from mambair.engine.validator import Judged
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    return np.ascontiguousarray(skimage.data.astronaut()[:300, :400])
+
+
+def noisy(image: np.ndarray, sigma: float) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, sigma, image.shape)
+    return np.clip(image + noise, 0, 255).round().astype(np.uint8)
+
+
+def write_page(path: Path, judged: list[Judged]) -> str:
+    images = ReportImages()
+    for item in judged:
+        images.keep("Set <2>", item)
+    scores = Scores({item.name: {"psnr": 30.0 + item.index, "ssim": 0.9} for item in judged})
+    rows = [Row("Input", {"Set <2>": scores}, is_network=False), Row("our & net", {"Set <2>": scores})]
+    table = make_table(rows, {"psnr": True, "ssim": True})
+    write_html_report(path, "A <title>", table, images.datasets, ["Images are rounded to uint8."])
+    return path.read_text(encoding="utf-8")
+
+
+def test_most_changed_crop_is_found_and_comes_first(photo):
+    after = photo.copy()
+    after[160:260, 250:350] = 255 - after[160:260, 250:350]
+    after[10:40, 10:40] //= 2
+    boxes = most_changed(photo, after)
+    top, left, side, change = boxes[0]
+    assert side == CROP_SIDE and top <= 160 and left <= 250 and top + side >= 260 and left + side >= 350
+    assert change == pytest.approx(
+        np.abs(after.astype(float) - photo)[top : top + side, left : left + side].mean(), rel=1e-4
+    )
+    assert [box[3] for box in boxes] == sorted((box[3] for box in boxes), reverse=True)
+
+
+def test_small_super_resolution_and_gray_images_have_entries(photo):
+    entry = make_entry(Judged("a", 0, photo[:20, :24], photo[:80, :96], None))
+    assert entry.views[1].sources[0].startswith("data:image/webp;base64,") and len(entry.views[1].sources) == 2
+    entry = make_entry(Judged("b", 0, photo[:5, :3, :1], photo[:5, :3, :1], photo[:5, :3, :1]))
+    assert entry.change == 0 and len(entry.views[0].sources) == 3
+
+
+def test_page_is_one_file_with_everything_in_it(tmp_path, photo):
+    judged = [
+        Judged("weak", 0, noisy(photo, 5), photo, photo),
+        Judged("<strong>", 1, noisy(photo, 40), photo, photo),
+    ]
+    page = write_page(tmp_path / "report.html", judged)
+    assert not re.search(r"""(src|href)=["']?(?!data:)\w""", page)
+    assert "https://" not in page and "http://" not in page
+    assert "A &lt;title&gt;" in page and "Set &lt;2&gt;" in page and "our &amp; net" in page
+    assert page.index("<h3>&lt;strong&gt;</h3>") < page.index("<h3>weak</h3>")  # the most changed first
+    assert "PSNR 31.00, SSIM 0.9000" in page
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_a_browser_shows_the_page_and_moves_the_sliders(tmp_path, photo):
+    judged = [
+        Judged("gt", 0, noisy(photo, 40), 255 - photo, photo),
+        Judged("none", 1, noisy(photo, 20), photo, None),
+    ]
+    page = write_page(tmp_path / "report.html", judged)
+    probe = """
+      <script>addEventListener("load", () => {
+        const sliders = [...document.querySelectorAll(".slider")], first = sliders[0];
+        const handle = first.querySelector("input");
+        handle.value = 25; handle.dispatchEvent(new Event("input"));
+        right.value = 2; right.dispatchEvent(new Event("change"));
+        const shown = slider => [...slider.querySelectorAll("img:not(.hidden)")].map(i => i.dataset.view).join("");
+        const broken = [...document.images].filter(i => !i.complete || !i.naturalWidth).length;
+        document.body.dataset.result = [sliders.length, broken, first.style.getPropertyValue("--cut"),
+          shown(first), shown(sliders.at(-1)), getComputedStyle(first.querySelector(".before")).clipPath].join("|");
+      });</script></body>"""
+    # Lazy images far down the page would not be loaded without a window to scroll.
+    (tmp_path / "probe.html").write_text(page.replace('loading="lazy"', "").replace("</body>", probe), encoding="utf-8")
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--virtual-time-budget=4000", "--dump-dom", (tmp_path / "probe.html").as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    count, broken, cut, with_truth, without, clip = re.search(r'data-result="([^"]*)"', dom)[1].split("|")
+    assert (int(count), int(broken)) == (8, 0)
+    assert cut == "25%" and "75%" in clip
+    assert with_truth == "02" and without == "01"  # an image without ground truth goes on showing the restored one
