@@ -225,6 +225,16 @@ def test_only_needed_gradients_are_returned() -> None:
     assert all(value.grad is None for name, value in arguments.items() if name != "x")
 
 
+def test_gradients_may_be_asked_for_with_a_graph() -> None:
+    inputs = leaves(random_ss2d(generator(0)), torch.float32)
+    y = ss2d_scan(**inputs, backend="numba")
+    (dx,) = torch.autograd.grad(y.square().sum(), inputs["x"], create_graph=True)
+    (expected,) = torch.autograd.grad(ss2d_scan(**inputs, backend="numba").square().sum(), inputs["x"])
+    assert torch.equal(dx, expected)
+    with pytest.raises(RuntimeError, match="ss2d_scan_numba_backward"):
+        torch.autograd.grad(dx.sum(), inputs["x"])  # second derivatives are the reference's
+
+
 def saved_states(calls: list[tuple], monkeypatch: pytest.MonkeyPatch) -> None:
     """Record the shape of every tensor of saved states that ss2d_scan makes."""
     new_saved = ss2d_module._new_saved

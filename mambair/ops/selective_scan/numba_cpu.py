@@ -113,10 +113,10 @@ def _scan_backward(
     du, ddelta = u.new_empty(u.shape), u.new_empty(u.shape)
     dprojections = u.new_empty(parts, batch, groups, 2 * states, length)
     dparameters = [u.new_empty(batch, groups, blocks, *shape) for shape in ((states, LANES), (LANES,), (LANES,))]
-    dlast_blocks = to_blocks(dlast_state.view(batch * groups, channels // groups, states))
+    dlast_blocks = to_blocks(dlast_state.detach().view(batch * groups, channels // groups, states))
     gradients = [
         saved.numpy(),
-        dy.contiguous().numpy(),
+        dy.detach().contiguous().numpy(),
         dlast_blocks.view(batch, groups, blocks, states, LANES).numpy(),
         *(tensor.numpy() for tensor in (du, ddelta, dprojections, *dparameters)),
     ]

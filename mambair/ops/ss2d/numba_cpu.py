@@ -129,7 +129,7 @@ def _scan_backward(
         *[(CHUNK, LANES)] * 5,
     )
     buffers = [_buffers(x, shapes) for _ in range(workers)]
-    gradient = dy.contiguous().view(batch, length, channels).numpy()
+    gradient = dy.detach().contiguous().view(batch, length, channels).numpy()
     results = [tensor.numpy() for tensor in (dx, dprojections, *dparameters)]
 
     def task(worker: int, unit: int) -> None:
