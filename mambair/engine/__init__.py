@@ -1,0 +1,1 @@
+"""Training and testing: the loop, its steps, checkpoints, validation and reports."""

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
-from mambair.models.ema import make_average, restart_average
+from mambair.models.ema import make_average
 from mambair.models.optimizers import ScheduledOptimizer
 
 Batch = dict[str, Any]
@@ -120,11 +120,6 @@ class TrainableModel(ABC):
         """Keep an exponential moving average of a network from its present weights on; none for decay 0."""
         if decay > 0:
             self.averages[name] = make_average(self.networks[name], decay)
-
-    def restart_averages(self) -> None:
-        """Let the averages begin at the present weights, as after loading weights without one."""
-        for name, average in self.averages.items():
-            restart_average(average, self.networks[name])
 
     def autocast(self) -> torch.autocast:
         """The context for forward passes: mixed precision if this model was built for it."""
