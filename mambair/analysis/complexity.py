@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mambair.archs import blocks
+from mambair.ops.flops import selective_scan_flops
 
 SCAN_RULE = "9*B*L*D*N + B*L*D FLOPs for a selective scan over D = directions * inner channels with N states"
 
@@ -104,11 +105,6 @@ def _macs(module: nn.Module, features: Tensor, output: Tensor) -> int:
     return features.numel() + output.numel()
 
 
-def scan_flops_of(pixels: int, channels: int, states: int) -> int:
-    """FLOPs of a selective scan over `pixels` = B*L steps of `channels` = D channels, by `SCAN_RULE`."""
-    return 9 * pixels * channels * states + pixels * channels
-
-
 @contextmanager
 def count_scans() -> Iterator[list[int]]:
     """Within the block, networks skip their scans and append each one's FLOPs to the list that is yielded.
@@ -129,9 +125,10 @@ def count_scans() -> Iterator[list[int]]:
     ) -> Tensor:
         batch, height, width, channels = x.shape
         rank, states = dt_projs_weight.shape[2], A_logs.shape[1]
-        projected = torch.einsum("bhwe,kre->bhwkr", x, x_proj_weight)  # (B, H, W, K, R + 2N)
-        torch.einsum("bhwkr,ker->bhwke", projected[..., :rank], dt_projs_weight)  # (B, H, W, K, E)
-        counted.append(scan_flops_of(batch * height * width, directions * channels, states))
+        pixels = x.reshape(1, batch * height * width, channels).expand(directions, -1, -1)  # (K, B*L, E)
+        projected = torch.bmm(pixels, x_proj_weight.transpose(1, 2))  # (K, B*L, R + 2N)
+        torch.bmm(projected[..., :rank], dt_projs_weight.transpose(1, 2))  # (K, B*L, E)
+        counted.append(selective_scan_flops(batch, height * width, directions * channels, states))
         return torch.empty_like(x)
 
     with mock.patch.object(blocks, "ss2d_scan", counting_scan):

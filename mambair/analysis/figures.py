@@ -1,5 +1,6 @@
 """The figures of the analyses, drawn with matplotlib (the extra `plots`)."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,16 +22,20 @@ def require_matplotlib() -> None:
 
 
 def save_scaling_figure(path: Path, sides: Sequence[int], flops: Mapping[str, Sequence[int]]) -> None:
-    """Cost against input pixels, one line per method, linear axes: a straight line is linear growth."""
+    """Cost against input pixels, both relative to the smallest input: along the dashed line, growth is linear."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     pixels = np.square(sides)
-    for name, values in flops.items():
-        axes.plot(pixels, np.divide(values, GIGA), marker="o", label=name)
+    for (name, values), marker in zip(flops.items(), itertools.cycle("osx^")):
+        label = f"{name} ({values[0] / GIGA:.1f} GFLOPs at {sides[0]}x{sides[0]})"
+        axes.plot(pixels, np.divide(values, values[0]), marker=marker, label=label)
+    axes.plot(pixels, pixels / pixels[0], linestyle="--", color="gray", label="linear")
     axes.set_xticks(pixels, [f"{side}x{side}" for side in sides], rotation=45)
-    axes.set(xlabel="input, pixels to scale", ylabel="GFLOPs", ylim=(0, None), title="Light networks, x2")
+    axes.set(
+        xlabel="input", ylabel=f"FLOPs relative to {sides[0]}x{sides[0]}", ylim=(0, None), title="Light networks, x2"
+    )
     axes.legend()
     axes.grid(alpha=0.3)
     _save(figure, path)

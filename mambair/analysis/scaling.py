@@ -3,8 +3,11 @@
 All three have the light network's size: width 60, 24 blocks, upscaling by 2.
 """
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
+
+from torch import nn
 
 from mambair.analysis.complexity import measure_complexity
 from mambair.archs import build_network
@@ -44,31 +47,30 @@ def full_attention_flops(side: int) -> int:
     return 2 * (sum(GROUPS) * block + body + ends)
 
 
-def mambair_flops(side: int) -> int:
-    """FLOPs of the light MambaIR on a side x side image, scan included."""
-    return measure_complexity(build_network(LIGHT | {"upscale": SCALE}), side, side).flops
-
-
-def swinir_flops(side: int) -> int:
-    """FLOPs of SwinIR-light on a side x side image; needs spandrel."""
+def swinir_light() -> nn.Module:
+    """SwinIR-light, from spandrel."""
     from spandrel.architectures.SwinIR import SwinIR
 
-    network = SwinIR(
-        upscale=SCALE,
-        img_size=SWINIR_TRAINING_SIZE,
-        window_size=SWINIR_WINDOW,
-        depths=GROUPS,
-        embed_dim=WIDTH,
-        num_heads=[6] * len(GROUPS),
-        mlp_ratio=MLP_RATIO,
-        upsampler="pixelshuffledirect",
-    )
-    return measure_complexity(network, side, side).flops
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.meshgrid")  # spandrel's SwinIR, with PyTorch 2.14
+        return SwinIR(
+            upscale=SCALE,
+            img_size=SWINIR_TRAINING_SIZE,
+            window_size=SWINIR_WINDOW,
+            depths=GROUPS,
+            embed_dim=WIDTH,
+            num_heads=[6] * len(GROUPS),
+            mlp_ratio=MLP_RATIO,
+            upsampler="pixelshuffledirect",
+        )
 
 
 def flops_by_size(sides: Sequence[int]) -> dict[str, list[int]]:
-    """FLOPs for square inputs of these sides, for each method; SwinIR only where spandrel is installed."""
-    methods: dict[str, Callable[[int], int]] = {"full attention": full_attention_flops, "MambaIR": mambair_flops}
+    """FLOPs (scans included) for square inputs of these sides, for each method; SwinIR where spandrel is installed."""
+    flops = {"full attention": [full_attention_flops(side) for side in sides]}
+    networks = {"MambaIR": build_network(LIGHT | {"upscale": SCALE})}
     if find_spec("spandrel") is not None:
-        methods["SwinIR"] = swinir_flops
-    return {name: [count(side) for side in sides] for name, count in methods.items()}
+        networks["SwinIR"] = swinir_light()
+    for name, network in networks.items():
+        flops[name] = [measure_complexity(network, side, side).flops for side in sides]
+    return flops

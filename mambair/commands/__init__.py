@@ -1,0 +1,1 @@
+"""What the commands restore, doctor, weights, demo and analyze do."""

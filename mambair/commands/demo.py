@@ -1,0 +1,146 @@
+"""`mambair demo`: a local page to drop an image on, through Gradio (the extra `demo`)."""
+
+import argparse
+import functools
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from mambair.commands.exit_codes import OK, reports_user_errors
+from mambair.errors import UserError
+from mambair.imaging.photo import Photo, read_photo, write_photo
+from mambair.imaging.pixels import to_uint8
+from mambair.models.restorer import Restorer, load_model
+from mambair.models.weights_source import SHIPPED_FOLDER, cache_folder
+from mambair.runtime.log_setup import console, setup_logging
+
+if TYPE_CHECKING:
+    import gradio
+
+TITLE = "MambaIR: restore an image"
+SHOWN_SIDE = 1600
+"""The slider shows at most this many pixels a side; the download has them all."""
+KEEP_SECONDS = 24 * 3600
+MODELS_KEPT = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of `mambair demo`."""
+    parser = argparse.ArgumentParser("mambair demo", description="A local page to try weights on images.")
+    parser.add_argument(
+        "--weights", nargs="+", default=[], metavar="FILE", help="weights to offer, besides those in package and cache"
+    )
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N or mps")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 opens the page to the network"
+    )
+    parser.add_argument("--port", type=int, default=None, help="default: the first free one from 7860 on")
+    parser.add_argument("--browser", action="store_true", help="open the page in a browser")
+    return parser
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve the page until Ctrl-C; returns 0, 2 for wrong arguments."""
+    arguments = build_parser().parse_args(argv)
+    setup_logging(None, 0)
+    with tempfile.TemporaryDirectory(prefix="mambair-demo-") as folder:
+        page = build_page(offered_weights(arguments.weights), arguments.device, Path(folder))
+        try:
+            page.launch(
+                server_name=arguments.host,
+                server_port=arguments.port,
+                inbrowser=arguments.browser,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+            )
+        except OSError as error:
+            raise UserError(
+                f"cannot serve at {arguments.host}:{arguments.port} ({error}); try another --port"
+            ) from error
+        console.print(f"The page is at {page.local_url} (Ctrl-C ends it)", markup=False)
+        page.block_thread()
+    return OK
+
+
+def offered_weights(named: Sequence[str]) -> list[str]:
+    """Weight files for the page's list: those named, those in the package, those in the cache.
+
+    Raises UserError if there are none.
+    """
+    found = [*map(Path, named), *sorted(SHIPPED_FOLDER.glob("*.safetensors"))]
+    found += sorted(path for path in cache_folder().glob("*") if path.suffix in (".pth", ".safetensors"))
+    if not found:
+        raise UserError("there are no weights to offer; pass --weights FILE, or fetch some: mambair weights list")
+    return [str(path) for path in found]
+
+
+@functools.lru_cache(maxsize=MODELS_KEPT)
+def cached_model(weights: str, device: str, ensemble: bool) -> Restorer:
+    """The model for these settings, loaded once."""
+    return load_model(weights, device=device, ensemble=ensemble)
+
+
+def restore_file(source: str, restorer: Restorer, folder: Path) -> tuple[Image.Image, Image.Image, Path]:
+    """Restore an image file into `folder` as PNG.
+
+    Returns the input, enlarged to the result's size, and the result, both as 8-bit images for the screen, and the
+    file of the result with its full depth and size.
+    """
+    photo = read_photo(source)
+    restored = restorer.restore(photo.pixels)
+    target = folder / f"{Path(source).stem}_restored.png"
+    write_photo(target, Photo(restored, photo.icc_profile, photo.exif))
+    after = _for_screen(restored)
+    before = _for_screen(photo.pixels).resize(after.size, Image.Resampling.BICUBIC)
+    return before, after, target
+
+
+def _for_screen(pixels: np.ndarray) -> Image.Image:
+    pixels = to_uint8(pixels)
+    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    image = image.convert("RGBA" if pixels.shape[2] in (2, 4) else "RGB")
+    image.thumbnail((SHOWN_SIDE, SHOWN_SIDE))
+    return image
+
+
+def build_page(weights: Sequence[str], device: str, folder: Path) -> "gradio.Blocks":
+    """The page: image in, weights to choose, before/after slider and download out; results are kept in `folder`."""
+    if find_spec("gradio") is None:
+        raise UserError("the page needs Gradio; install it with: pip install 'mambair[demo]'")
+    import gradio
+
+    def restore(source: str | None, chosen: str, ensemble: bool) -> tuple[tuple[Image.Image, Image.Image], str]:
+        if source is None:
+            raise gradio.Error("Drop an image first.", print_exception=False)
+        try:
+            before, after, target = restore_file(source, cached_model(chosen, device, ensemble), folder)
+        except UserError as error:
+            raise gradio.Error(str(error), print_exception=False) from error
+        return (before, after), str(target)
+
+    with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS)) as page:
+        gradio.Markdown(f"# {TITLE}")
+        with gradio.Row():
+            with gradio.Column(scale=1):
+                source = gradio.Image(
+                    type="filepath",
+                    image_mode=None,  # the file as it is: 16 bits, alpha, profile
+                    label="Image",
+                    sources=["upload", "clipboard"],
+                    elem_id="source",
+                )
+                chosen = gradio.Dropdown(list(weights), value=weights[0], label="Weights", elem_id="weights")
+                ensemble = gradio.Checkbox(label="Average over 8 orientations (8 times slower)", elem_id="ensemble")
+                button = gradio.Button("Restore", variant="primary", elem_id="restore")
+            with gradio.Column(scale=2):
+                slider = gradio.ImageSlider(label="Before | after", type="pil", format="png", elem_id="result")
+                download = gradio.File(label="Download", elem_id="download")
+        button.click(restore, [source, chosen, ensemble], [slider, download], concurrency_limit=1)
+    return page

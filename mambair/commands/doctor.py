@@ -1,0 +1,168 @@
+"""`mambair doctor`: what is installed, what works, and the one line that fixes what does not."""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+import torch
+from rich.table import Table
+
+import mambair
+from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
+from mambair.models.memory import free_memory
+from mambair.models.weights_source import SHIPPED_FOLDER, cache_folder
+from mambair.ops import available_backends
+from mambair.runtime.log_setup import console
+
+Status = Literal["ok", "note", "bad"]
+
+MINIMUM_TORCH = (2, 7)
+TRIAL_SECONDS = 300
+GIB = 2**30
+
+# Distribution -> (extra of mambair that installs it, what for).
+EXTRAS = {
+    "mamba-ssm": ("mamba-ssm", "the published CUDA scan"),
+    "spandrel": ("spandrel", "other architectures: SwinIR, HAT and more"),
+    "kornia": ("degradations", "real-world degradation on the GPU"),
+    "huggingface_hub": ("hub", "weights from hf:// addresses"),
+    "av": ("video", "restoring videos"),
+    "gradio": ("demo", "the page to try it"),
+    "matplotlib": ("plots", "figures of mambair analyze"),
+    "pyiqa": ("metrics", "metrics without ground truth"),
+    "wandb": ("wandb", "logging to Weights & Biases"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    subject: str
+    status: Status
+    detail: str
+    fix: str = ""
+    """The one line that fixes it; empty if nothing is to fix."""
+
+
+def check_python() -> Iterator[Finding]:
+    """Python, PyTorch and the processor."""
+    yield Finding("mambair", "ok", mambair.__version__)
+    yield Finding("Python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    numbers = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if numbers < MINIMUM_TORCH:
+        wanted = ".".join(map(str, MINIMUM_TORCH))
+        yield Finding("PyTorch", "bad", torch.__version__, f"pip install 'torch>={wanted}'")
+    else:
+        yield Finding("PyTorch", "ok", torch.__version__)
+    memory = free_memory(torch.device("cpu")) / GIB
+    yield Finding(
+        "CPU", "ok", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {memory:.1f} GiB memory free"
+    )
+
+
+def check_cuda() -> Iterator[Finding]:
+    """The GPUs, or why there are none."""
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            major, minor = torch.cuda.get_device_capability(index)
+            memory = free_memory(torch.device("cuda", index)) / GIB
+            detail = f"{torch.cuda.get_device_name(index)}, capability {major}.{minor}, {memory:.1f} GiB free"
+            yield Finding(f"GPU {index}", "ok", f"{detail}, CUDA {torch.version.cuda}")
+    elif torch.version.cuda is None:
+        fix = "with an NVIDIA GPU: pip install torch --index-url https://download.pytorch.org/whl/cu128"
+        yield Finding("GPU", "note", "this PyTorch is built without CUDA", fix)
+    else:
+        yield Finding(
+            "GPU",
+            "note",
+            f"PyTorch has CUDA {torch.version.cuda}, but finds no GPU",
+            "see whether the driver answers: nvidia-smi",
+        )
+
+
+def check_backends(device: str) -> Iterator[Finding]:
+    """Every scan backend: why it cannot run on `device`, or how a tiny scan compares with the reference."""
+    for backend, reason in available_backends(device).items():
+        subject = f"scan '{backend}' on {device}"
+        if reason is not None:
+            yield Finding(subject, "note", "not available", reason)
+        elif (device, backend) == ("cpu", "reference"):
+            yield Finding(subject, "ok", "what the others are compared with")
+        else:
+            yield try_backend(subject, backend, device)
+
+
+def try_backend(subject: str, backend: str, device: str) -> Finding:
+    """Run a tiny scan in a process of its own: a broken extension may end the process it is loaded into."""
+    code = f"from mambair.commands.backend_trial import report_scan_error; report_scan_error({backend!r}, {device!r})"
+    try:
+        trial = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=TRIAL_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Finding(subject, "bad", f"no result within {TRIAL_SECONDS} s", _avoid(device))
+    if trial.returncode == 0:
+        return Finding(subject, "ok", f"values and gradients within {trial.stdout.strip()} of the reference")
+    if trial.stdout.strip():
+        return Finding(subject, "bad", f"wrong by {trial.stdout.strip()}", _avoid(device))
+    last_line = (trial.stderr.strip().splitlines() or [f"ended with code {trial.returncode}"])[-1]
+    return Finding(subject, "bad", last_line, _avoid(device))
+
+
+def _avoid(device: str) -> str:
+    return f"export MAMBAIR_SCAN_BACKEND={'reference' if device == 'cpu' else 'mamba_ssm'}"
+
+
+def check_extras() -> Iterator[Finding]:
+    """Optional packages."""
+    for distribution, (extra, purpose) in EXTRAS.items():
+        try:
+            yield Finding(distribution, "ok", f"{version(distribution)}: {purpose}")
+        except PackageNotFoundError:
+            yield Finding(distribution, "note", f"not installed: {purpose}", f"pip install 'mambair[{extra}]'")
+
+
+def check_weights() -> Iterator[Finding]:
+    """Weights that are at hand."""
+    shipped = sorted(path.name for path in SHIPPED_FOLDER.glob("*.safetensors"))
+    if shipped:
+        yield Finding("weights", "ok", f"in the package: {', '.join(shipped)}")
+    else:
+        yield Finding("weights", "note", "none in the package", "mambair weights list")
+    cached = sorted(path.name for path in cache_folder().glob("*") if path.suffix in (".pth", ".safetensors"))
+    if cached:
+        yield Finding("weights", "ok", f"in {cache_folder()}: {', '.join(cached)}")
+
+
+def examine() -> list[Finding]:
+    """All findings, in the order of the report."""
+    findings = [*check_python(), *check_cuda(), *check_backends("cpu")]
+    if torch.cuda.is_available():
+        findings.extend(check_backends("cuda"))
+    return [*findings, *check_extras(), *check_weights()]
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the report; returns 0, or 1 if something that is installed does not work."""
+    parser = argparse.ArgumentParser(
+        "mambair doctor", description="What is installed, what works, how to fix the rest."
+    )
+    parser.parse_args(argv)
+    table = Table("", "what", "found", "fix", show_edge=False)
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "bad": "[red]BAD[/]"}
+    findings = examine()
+    for finding in findings:
+        texts = (text.replace("[", r"\[") for text in (finding.subject, finding.detail, finding.fix))
+        table.add_row(marks[finding.status], *texts)
+    console.print(table)
+    broken = [finding for finding in findings if finding.status == "bad"]
+    console.print(f"{len(broken)} problem(s)" if broken else "everything that is installed works")
+    return SOME_FAILED if broken else OK

@@ -1,0 +1,35 @@
+"""Exit codes that the commands share, and the one place that turns a UserError into a line on the terminal."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from mambair.errors import UserError
+
+OK, SOME_FAILED, USER_ERROR, INTERRUPTED = 0, 1, 2, 130
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+def reports_user_errors(main: Main) -> Main:
+    """Let a command's `main(argv) -> exit code` end with one line and code 2 on a UserError, with 130 on Ctrl-C."""
+
+    @functools.wraps(main)
+    def wrapped(argv: Sequence[str] | None = None) -> int:
+        try:
+            return main(argv)
+        except UserError as error:
+            if is_first_process():
+                print(f"error: {error}", file=sys.stderr)
+            return USER_ERROR
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return INTERRUPTED
+
+    return wrapped
+
+
+def is_first_process() -> bool:
+    """Whether this is the one process of a run that speaks: what is wrong with its options is wrong in all of them."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0

@@ -1,0 +1,147 @@
+"""From what a user types to a list of files to restore and where each result goes."""
+
+import glob
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from mambair.errors import UserError
+from mambair.imaging.files import IMAGE_EXTENSIONS
+from mambair.imaging.headers import printable
+from mambair.imaging.photo import PHOTO_EXTENSIONS
+from mambair.runtime.files import TEMPORARY_PREFIX
+
+STANDARD_INPUT = "-"
+
+READABLE_EXTENSIONS = IMAGE_EXTENSIONS | PHOTO_EXTENSIONS | {".gif"}
+VIDEO_EXTENSIONS = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v"})
+_WRITABLE_VIDEO_EXTENSIONS = frozenset({".mp4", ".mkv", ".mov"})
+
+SAME_FORMAT = "same"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to restore."""
+
+    source: Path
+    target: Path
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the source is a video."""
+        return self.source.suffix.lower() in VIDEO_EXTENSIONS
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One file that was not restored, and why."""
+
+    path: str
+    reason: str
+
+
+def natural_key(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key that puts frame2 before frame10."""
+    parts = re.split(r"(\d+)", str(path))
+    return [(0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part) for part in parts]
+
+
+def plan_jobs(
+    paths: Sequence[str], output: Path, file_format: str, standard_input: TextIO
+) -> tuple[list[Job], list[Failure]]:
+    """Files behind `paths` with their targets, and the paths that lead to nothing.
+
+    Args:
+        paths: files, folders (searched recursively, in natural order), glob patterns, or "-" for a list of those
+            on standard input, one per line (or separated by NUL characters).
+        output: a folder, in which folders keep their structure; or, for a single file, the file to write.
+        file_format: extension of the results without its dot, or "same".
+        standard_input: where "-" reads.
+
+    Raises:
+        UserError: nothing to restore at all, or two files with the same target.
+    """
+    found: list[tuple[Path, Path]] = []
+    failures = []
+    for text in _expand_standard_input(paths, standard_input):
+        matches = list(_expand(text, output))
+        if not matches:
+            failures.append(Failure(text, _why_nothing(text)))
+        found.extend(matches)
+    if not found and not failures:
+        raise UserError("nothing to restore: no paths were given on standard input")
+    single_file = len(found) == 1 and not failures and output.suffix.lower() in PHOTO_EXTENSIONS | VIDEO_EXTENSIONS
+    if single_file and not output.is_dir():
+        return [Job(found[0][0], output)], []
+    jobs = [Job(source, output / _target_name(relative, file_format)) for source, relative in dict(found).items()]
+    _check_targets(jobs)
+    return jobs, failures
+
+
+def _expand_standard_input(paths: Sequence[str], standard_input: TextIO) -> Iterator[str]:
+    for text in paths:
+        if text != STANDARD_INPUT:
+            yield text
+            continue
+        listed = standard_input.read()
+        separated = listed.split("\0") if "\0" in listed else listed.splitlines()
+        yield from (line for line in separated if line.strip())
+
+
+def _expand(text: str, output: Path) -> Iterator[tuple[Path, Path]]:
+    """(file, its path below the output folder) for one path, folder or pattern."""
+    path = Path(text)
+    if path.is_file():
+        yield path, Path(path.name)
+    elif path.is_dir():
+        for file in _files_below(path, output):
+            yield file, file.relative_to(path)
+    elif glob.has_magic(text):
+        matches = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
+        for match in sorted(map(Path, matches), key=natural_key):
+            if match.is_file() and _is_restorable(match):
+                yield match, Path(match.name)
+
+
+def _files_below(folder: Path, output: Path) -> list[Path]:
+    """Images and videos in a folder and its subfolders, except for results of an earlier run."""
+    inside = output.resolve() != folder.resolve() and output.resolve().is_relative_to(folder.resolve())
+    files: Iterable[Path] = (file for file in folder.rglob("*") if _is_restorable(file) and file.is_file())
+    if inside:
+        files = (file for file in files if not file.resolve().is_relative_to(output.resolve()))
+    return sorted(files, key=natural_key)
+
+
+def _is_restorable(path: Path) -> bool:
+    known = path.suffix.lower() in READABLE_EXTENSIONS | VIDEO_EXTENSIONS
+    return known and not path.name.startswith((".", TEMPORARY_PREFIX))
+
+
+def _why_nothing(text: str) -> str:
+    if Path(text).is_dir():
+        return "no images or videos in this folder"
+    return "no file matches this pattern" if glob.has_magic(text) else "no such file or folder"
+
+
+def _target_name(relative: Path, file_format: str) -> Path:
+    extension = relative.suffix.lower()
+    if extension in VIDEO_EXTENSIONS:
+        # Matroska holds every kind of sound; MP4 does not.
+        return relative if extension in _WRITABLE_VIDEO_EXTENSIONS else relative.with_suffix(".mkv")
+    if file_format != SAME_FORMAT:
+        return relative.with_suffix(f".{file_format}")
+    return relative if extension in PHOTO_EXTENSIONS else relative.with_suffix(".png")
+
+
+def _check_targets(jobs: Sequence[Job]) -> None:
+    sources: dict[Path, Path] = {}
+    for job in jobs:
+        other = sources.setdefault(job.target, job.source)
+        if other != job.source:
+            raise UserError(
+                f"{printable(other)} and {printable(job.source)} would both be written to {printable(job.target)}; "
+                "restore them in two runs with different folders after -o"
+            )

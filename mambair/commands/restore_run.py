@@ -1,0 +1,187 @@
+"""The work of `mambair restore`: read, restore, write, and go on where a file is bad."""
+
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from mambair.commands.restore_inputs import Failure, Job
+from mambair.commands.video import restore_video
+from mambair.errors import UserError
+from mambair.imaging.headers import printable
+from mambair.imaging.photo import Photo, read_photo, write_photo
+from mambair.imaging.pixels import to_uint8
+from mambair.models.restorer import Restorer
+from mambair.runtime.log_setup import console
+
+logger = logging.getLogger(__name__)
+
+# 255 * 257 = 65535: the factor between the same grey in 8 and in 16 bits.
+DEEP_FACTOR = 257
+
+
+@dataclass
+class Outcome:
+    """What became of the files of one run."""
+
+    restored: int = 0
+    skipped: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def finished(self) -> int:
+        """Files that need no more work, well or badly."""
+        return self.restored + len(self.failures)
+
+
+class SpeedColumn(ProgressColumn):
+    """Finished items per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.2f} {task.fields['unit']}/s" if task.speed else "")
+
+
+def split_finished(jobs: Sequence[Job], *, skip_existing: bool, overwrite: bool) -> tuple[list[Job], int]:
+    """The jobs to do, and the number of those left out because their results exist.
+
+    Raises UserError if results exist and the user has not said what to do with them.
+    """
+    existing = [job for job in jobs if job.target.exists()]
+    if not existing or overwrite:
+        return list(jobs), 0
+    if not skip_existing:
+        more = f" and {len(existing) - 1} more results exist" if len(existing) > 1 else " exists"
+        raise UserError(
+            f"{printable(existing[0].target)}{more}; pass --skip-existing to keep them, --overwrite to replace them, "
+            "or another folder after -o"
+        )
+    return [job for job in jobs if not job.target.exists()], len(existing)
+
+
+def read_groups(jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome) -> Iterator[list[tuple[Job, Photo]]]:
+    """Read photos in order, in groups of at most `batch` of one shape and depth; bad files go to `outcome`."""
+    group: list[tuple[Job, Photo]] = []
+    for job in jobs:
+        try:
+            photo = read_photo(job.source)
+        except UserError as error:
+            fail(outcome, job, str(error))
+            continue
+        if bits == "16" and photo.pixels.dtype == np.uint8:
+            photo = Photo(photo.pixels.astype(np.uint16) * DEEP_FACTOR, photo.icc_profile, photo.exif)
+        if group and (len(group) == batch or not _alike(photo, group[0][1])):
+            yield group
+            group = []
+        group.append((job, photo))
+    if group:
+        yield group
+
+
+def _alike(photo: Photo, other: Photo) -> bool:
+    return photo.pixels.shape == other.pixels.shape and photo.pixels.dtype == other.pixels.dtype
+
+
+def fail(outcome: Outcome, job: Job, reason: str) -> None:
+    """Note and print that a file could not be restored."""
+    name = printable(job.source)
+    outcome.failures.append(Failure(name, reason.removeprefix(f"{name}: ")))
+    logger.error("%s", reason if reason.startswith(name) else f"{name}: {reason}")
+
+
+class RestoreRun:
+    """Restores a list of files with one model.
+
+    Args:
+        restorer: the model.
+        batch: photos of one size, or frames of a video, restored together.
+        bits: depth of the results: "same" as each source, "8" or "16".
+        quality: of JPEG and WebP results, 1 to 100.
+    """
+
+    def __init__(self, restorer: Restorer, *, batch: int, bits: str, quality: int) -> None:
+        self.restorer, self.batch, self.bits, self.quality = restorer, batch, bits, quality
+
+    def run(self, jobs: Sequence[Job], outcome: Outcome) -> None:
+        """Restore all jobs; counts, failures and the time go to `outcome`."""
+        start = time.perf_counter()
+        before = outcome.finished
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            SpeedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        ]
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("restoring", total=len(jobs), unit="images")
+            for is_video, group in itertools.groupby(jobs, key=lambda job: job.is_video):
+                stretch = list(group)
+                if is_video:
+                    work = self._restore_videos(stretch, progress, outcome)
+                else:
+                    work = self._restore_photos(stretch, outcome)
+                for _ in work:
+                    progress.update(task, completed=outcome.finished - before)
+            progress.update(task, completed=outcome.finished - before)
+        outcome.seconds = time.perf_counter() - start
+
+    def _restore_photos(self, jobs: Iterable[Job], outcome: Outcome) -> Iterator[None]:
+        for group in read_groups(jobs, self.batch, self.bits, outcome):
+            self._restore_group(group, outcome)
+            yield
+
+    def _restore_videos(self, jobs: Iterable[Job], progress: Progress, outcome: Outcome) -> Iterator[None]:
+        for job in jobs:
+            self._restore_video(job, progress, outcome)
+            yield
+
+    def _restore_group(self, group: Sequence[tuple[Job, Photo]], outcome: Outcome) -> None:
+        try:
+            results = self.restorer.restore([photo.pixels for _, photo in group])
+        except UserError as error:
+            for job, _ in group:
+                fail(outcome, job, str(error))
+            return
+        for (job, photo), pixels in zip(group, results, strict=True):
+            pixels = to_uint8(pixels) if self.bits == "8" else pixels
+            self._write(job, Photo(pixels, photo.icc_profile, photo.exif), outcome)
+
+    def _write(self, job: Job, photo: Photo, outcome: Outcome) -> None:
+        try:
+            write_photo(job.target, photo, self.quality)
+        except (UserError, OSError) as error:
+            fail(outcome, job, f"{printable(job.target)}: cannot be written ({error})")
+        else:
+            outcome.restored += 1
+
+    def _restore_video(self, job: Job, progress: Progress, outcome: Outcome) -> None:
+        frames = progress.add_task(job.source.name, total=None, unit="frames")
+        try:
+            restore_video(
+                job.source,
+                job.target,
+                self.restorer.restore,
+                self.batch,
+                lambda done, total: progress.update(frames, completed=done, total=total or None),
+            )
+        except (UserError, OSError) as error:
+            fail(outcome, job, str(error))
+        else:
+            outcome.restored += 1
+        finally:
+            progress.remove_task(frames)

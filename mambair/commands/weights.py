@@ -1,0 +1,158 @@
+"""`mambair weights`: list the published files, fetch them, convert weights to safetensors."""
+
+import argparse
+import json
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.progress import Progress
+from rich.table import Table
+from safetensors.torch import save_file
+
+from mambair.archs import load_network
+from mambair.archs.state_files import METADATA_KEY
+from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
+from mambair.commands.restore_command import positive_argument
+from mambair.errors import UserError
+from mambair.models.published_weights import PROJECT_PAGE, PUBLISHED, PublishedWeights
+from mambair.models.weights_source import (
+    NOISE_KEY,
+    TASK_KEY,
+    TASKS,
+    cache_folder,
+    check_purpose,
+    find_weights,
+    read_purpose,
+    sha256_of,
+)
+from mambair.registry import did_you_mean
+from mambair.runtime.files import atomic_write
+from mambair.runtime.log_setup import console, setup_logging
+
+logger = logging.getLogger(__name__)
+
+BLOCK = 2**20
+TIMEOUT_SECONDS = 60
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line of `mambair weights`."""
+    parser = argparse.ArgumentParser("mambair weights", description="Published weights, and conversion of your own.")
+    actions = parser.add_subparsers(dest="action", required=True)
+    actions.add_parser("list", help="the published files: task, scale, the paper's figures, where to get them")
+    get = actions.add_parser("get", help="fetch published files into the cache, for --weights NAME")
+    get.add_argument("names", nargs="+", metavar="NAME", help="name in the list")
+    convert = actions.add_parser("convert", help="convert .pth to .safetensors with hyperparameters in its metadata")
+    convert.add_argument("source", metavar="FILE", help=".pth or .safetensors, or a name in the list")
+    convert.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.safetensors")
+    convert.add_argument("--half", action="store_true", help="store 16-bit floats: half the size")
+    convert.add_argument("--task", choices=TASKS, help="task to note in the file")
+    convert.add_argument("--noise", type=positive_argument, metavar="N", help="noise level or JPEG quality, likewise")
+    convert.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    return parser
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns 0, 1 if a file could not be fetched, 2 for wrong arguments."""
+    arguments = build_parser().parse_args(argv)
+    setup_logging(None, 0)
+    if arguments.action == "list":
+        list_published()
+        return OK
+    if arguments.action == "get":
+        return get_published(arguments.names)
+    convert_weights(arguments)
+    return OK
+
+
+def list_published() -> None:
+    """Print the table of published files."""
+    table = Table("name", "task", "scale", "PSNR/SSIM in the paper", "SHA-256", "here", show_edge=False)
+    for name, published in PUBLISHED.items():
+        here = "yes" if (cache_folder() / published.file_name).is_file() else ""
+        table.add_row(
+            name, published.task, f"x{published.scale}", published.figures, published.sha256 or "unknown", here
+        )
+    console.print(table)
+    console.print(
+        f"Published by the paper's authors on Google Drive, linked from {PROJECT_PAGE}.\n"
+        f"`mambair weights get NAME` fetches a file into {cache_folder()}; then pass --weights NAME.\n"
+        "`page`: in no table of the paper, stated on the project's page.",
+        markup=False,
+    )
+
+
+def get_published(names: Sequence[str]) -> int:
+    """Fetch files that are not in the cache yet; returns the exit code."""
+    for name in names:
+        if name not in PUBLISHED:
+            raise UserError(f"no published weights are called '{name}'{did_you_mean(name, PUBLISHED)}")
+    failed = 0
+    for name in names:
+        target = cache_folder() / PUBLISHED[name].file_name
+        if target.is_file():
+            console.print(f"{name}: already in {target}", markup=False)
+            continue
+        try:
+            download(name, PUBLISHED[name], target)
+        except UserError as error:
+            logger.error("%s", error)
+            failed += 1
+        else:
+            console.print(f"{name}: {target}, SHA-256 {sha256_of(target)}", markup=False, soft_wrap=True)
+    return SOME_FAILED if failed else OK
+
+
+def download(name: str, published: PublishedWeights, target: Path) -> None:
+    """Fetch one file; it appears at `target` when it is complete and holds a network's weights."""
+    advice = f"open {PROJECT_PAGE}, take the file from its table, and save it as {target}"
+    with atomic_write(target) as temporary:
+        try:
+            _fetch(name, published.url, temporary)
+        except (urllib.error.URLError, OSError) as error:
+            raise UserError(f"{name}: cannot be fetched ({getattr(error, 'reason', error)}); {advice}") from error
+        if published.sha256 is not None and sha256_of(temporary) != published.sha256:
+            raise UserError(f"{name}: what was fetched does not have SHA-256 {published.sha256}; {advice}")
+        try:  # instead of a file, Google Drive may answer with a page: a login, a warning, a quota
+            load_network(temporary)
+        except UserError as error:
+            raise UserError(f"{name}: what was fetched is no network's weights ({error}); {advice}") from error
+
+
+def _fetch(name: str, url: str, path: Path) -> None:
+    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer, path.open("wb") as stream:
+        length = answer.headers.get("Content-Length")
+        with Progress(console=console) as progress:
+            task = progress.add_task(name, total=int(length) if length else None)
+            while block := answer.read(BLOCK):
+                stream.write(block)
+                progress.advance(task, len(block))
+
+
+def convert_weights(arguments: argparse.Namespace) -> None:
+    """Write a network's weights as safetensors; options, task and noise go into the file's metadata."""
+    target: Path = arguments.output
+    if target.suffix != ".safetensors":
+        raise UserError(f"{target}: the output must end in .safetensors")
+    if target.exists() and not arguments.overwrite:
+        raise UserError(f"{target}: exists; pass --overwrite to replace it")
+    source = find_weights(arguments.source)
+    network = load_network(source)
+    check_purpose(source, network.scale, arguments.task, arguments.noise)
+    stated_task, stated_noise = read_purpose(source)
+    task, noise = arguments.task or stated_task, arguments.noise or stated_noise
+    metadata = {"format": "pt", METADATA_KEY: json.dumps({"type": type(network).__name__, **network.hyperparameters})}
+    if task is not None:
+        metadata[TASK_KEY] = task
+    if noise is not None:
+        metadata[NOISE_KEY] = str(noise)
+    state = {key: value.half() if arguments.half else value for key, value in network.state_dict().items()}
+    with atomic_write(target) as temporary:
+        save_file({key: value.contiguous() for key, value in state.items()}, temporary, metadata)
+    console.print(
+        f"{target}: {target.stat().st_size:,} bytes, SHA-256 {sha256_of(target)}", markup=False, soft_wrap=True
+    )

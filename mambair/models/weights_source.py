@@ -1,0 +1,143 @@
+"""Where weights come from: a file, the Hugging Face Hub, the cache of `mambair weights get`, or the package."""
+
+import hashlib
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from mambair.errors import UserError
+from mambair.models.published_weights import PUBLISHED
+from mambair.registry import did_you_mean
+
+SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "weights"
+CACHE_VARIABLE = "MAMBAIR_CACHE"
+HUB_SCHEME = "hf://"
+
+# What weights can be for; `noise` is the sigma of denoising or the quality of JPEG.
+TASKS = ("sr", "denoise", "jpeg")
+
+# Keys of a safetensors file's metadata, as `mambair weights convert` writes them.
+TASK_KEY, NOISE_KEY = "mambair.task", "mambair.noise"
+
+_HUB_ADDRESS = re.compile(
+    r"hf://(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>[^@#]+)(@(?P<revision>[^@#]+))?(#sha256=(?P<sha256>[0-9a-f]{64}))?"
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_READ_SIZE = 2**20
+
+
+def cache_folder() -> Path:
+    """Folder of downloaded weights: the environment's MAMBAIR_CACHE, or mambair in the user's cache folder."""
+    if CACHE_VARIABLE in os.environ:
+        return Path(os.environ[CACHE_VARIABLE])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mambair"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_READ_SIZE):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def find_weights(weights: str | Path | None, *, task: str | None = None, noise: int | None = None) -> Path:
+    """The local file behind what a user calls weights; see `mambair.load_model`. Downloads hf:// addresses.
+
+    `task` and `noise` choose among the weights that come with the package, if `weights` is None.
+    """
+    if weights is None:
+        return shipped_weights(task, noise)
+    if str(weights).startswith(HUB_SCHEME):
+        return download_from_hub(str(weights))
+    path = Path(weights)
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; pass a .pth or .safetensors file in it")
+    name = str(weights)
+    if name not in PUBLISHED:
+        raise UserError(f"{path}: no such weights file{did_you_mean(name, PUBLISHED)}")
+    cached = cache_folder() / PUBLISHED[name].file_name
+    if not cached.is_file():
+        raise UserError(f"weights '{name}' are not on this computer yet; fetch them with: mambair weights get {name}")
+    return cached
+
+
+def read_purpose(path: Path) -> tuple[str | None, int | None]:
+    """(task, noise) that a safetensors file states in its metadata, each None where it states none."""
+    if path.suffix != ".safetensors":
+        return None, None
+    try:
+        with safe_open(path, framework="pt") as archive:
+            metadata = archive.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
+    noise = metadata.get(NOISE_KEY, "")
+    return metadata.get(TASK_KEY), int(noise) if noise.isdigit() else None
+
+
+def check_purpose(path: Path, scale: int, task: str | None, noise: int | None) -> None:
+    """Raise UserError if weights are not for the task and the noise level that the user names.
+
+    The scale tells super-resolution from the rest; the rest is checked where the file states its purpose.
+    """
+    stated_task, stated_noise = read_purpose(path)
+    if task is not None and (task == "sr") != (scale > 1):
+        kind = f"x{scale} super-resolution" if scale > 1 else "denoising or JPEG artifacts"
+        raise UserError(
+            f"{path}: these weights are for {kind}, not for task '{task}'; pass others or leave the task out"
+        )
+    if None not in (task, stated_task) and task != stated_task:
+        raise UserError(
+            f"{path}: these weights state task '{stated_task}', not '{task}'; pass others or leave the task out"
+        )
+    if None not in (noise, stated_noise) and noise != stated_noise:
+        raise UserError(
+            f"{path}: these weights state noise {stated_noise}, not {noise}; pass others or leave the noise out"
+        )
+
+
+def shipped_weights(task: str | None, noise: int | None) -> Path:
+    """The weights in the package for a task (default sr) and a noise level or JPEG quality (default: any).
+
+    Raises UserError, saying what to pass instead, where the package has none for them.
+    """
+    purposes = {path: read_purpose(path) for path in sorted(SHIPPED_FOLDER.glob("*.safetensors"))}
+    for path, (shipped_task, shipped_noise) in purposes.items():
+        if shipped_task == (task or "sr") and noise in (None, shipped_noise):
+            return path
+    wanted = f"for --task {task or 'sr'}" + (f" --noise {noise}" if noise is not None else "")
+    raise UserError(
+        f"no weights {wanted} come with this installation; pass --weights FILE (.pth or .safetensors). "
+        "`mambair weights list` shows the published files and where to get them"
+    )
+
+
+def download_from_hub(address: str) -> Path:
+    """Fetch hf://owner/repo/file[@revision][#sha256=...] into the Hub's cache, and check its hash.
+
+    The hash is the one in the address, or else the one the Hub names a large file by.
+    """
+    match = _HUB_ADDRESS.fullmatch(address)
+    if match is None:
+        raise UserError(f"{address}: expected hf://owner/repo/file, then @revision and #sha256=... if wanted")
+    if find_spec("huggingface_hub") is None:
+        raise UserError(f"{address}: needs huggingface_hub; install it with: pip install 'mambair[hub]'")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        path = Path(hf_hub_download(match["repo"], match["file"], revision=match["revision"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(f"{address}: cannot be fetched ({str(error).strip().splitlines()[0]})") from error
+    # The cache keeps a large file under its SHA-256 and links to it by name.
+    stored_name = path.resolve().name
+    expected = match["sha256"] or (stored_name if _SHA256.fullmatch(stored_name) else None)
+    if expected is not None and sha256_of(path) != expected:
+        raise UserError(f"{address}: the file in the cache does not have SHA-256 {expected}; delete {path.resolve()}")
+    return path

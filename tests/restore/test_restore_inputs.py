@@ -1,0 +1,95 @@
+"""What a user types becomes a list of files in order, each with a target of its own."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from mambair.commands.restore_inputs import Failure, plan_jobs
+from mambair.errors import UserError
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for name in (
+        "frame10.png",
+        "frame2.jpg",
+        "sub/a b.webp",
+        "sub/ünïcode.ppm",
+        "notes.txt",
+        ".hidden.png",
+        "clip.avi",
+    ):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def plan(paths: list, output: Path = Path("out"), file_format: str = "same", stdin: str = ""):
+    return plan_jobs([str(path) for path in paths], output, file_format, io.StringIO(stdin))
+
+
+def targets(jobs) -> list[str]:
+    return [str(job.target) for job in jobs]
+
+
+def test_folders_are_searched_in_natural_order_and_keep_their_structure(photos: Path) -> None:
+    jobs, failures = plan([photos])
+    assert failures == []
+    assert targets(jobs) == [
+        "out/clip.mkv", "out/frame2.jpg", "out/frame10.png", "out/sub/a b.webp", "out/sub/ünïcode.png",
+    ]  # fmt: skip
+    assert [job.is_video for job in jobs] == [True, False, False, False, False]
+
+
+def test_files_patterns_and_standard_input(photos: Path) -> None:
+    jobs, _ = plan([photos / "frame10.png", photos / "**" / "*.webp"], file_format="tif")
+    assert targets(jobs) == ["out/frame10.tif", "out/a b.tif"]
+    for separator in ("\n", "\0"):
+        listed = separator.join([str(photos / "frame2.jpg"), str(photos / "sub" / "a b.webp"), ""])
+        assert targets(plan(["-"], stdin=listed)[0]) == ["out/frame2.jpg", "out/a b.webp"]
+
+
+def test_names_with_newlines_come_in_separated_by_nul(tmp_path: Path) -> None:
+    odd = tmp_path / "two\nlines.png"
+    odd.touch()
+    assert targets(plan(["-"], stdin=f"{odd}\0")[0]) == ["out/two\nlines.png"]
+
+
+def test_one_file_may_name_its_target(photos: Path, tmp_path: Path) -> None:
+    assert targets(plan([photos / "frame2.jpg"], Path("better.png"))[0]) == ["better.png"]
+    folder = tmp_path / "folder.png"
+    folder.mkdir()
+    assert targets(plan([photos / "frame2.jpg"], folder)[0]) == [str(folder / "frame2.jpg")]
+
+
+def test_paths_that_lead_to_nothing_are_failures_and_the_rest_goes_on(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    jobs, failures = plan([photos / "frame2.jpg", "gone.png", "*.nothing", tmp_path / "empty"])
+    assert targets(jobs) == ["out/frame2.jpg"]
+    assert failures == [
+        Failure("gone.png", "no such file or folder"),
+        Failure("*.nothing", "no file matches this pattern"),
+        Failure(str(tmp_path / "empty"), "no images or videos in this folder"),
+    ]
+
+
+def test_results_inside_the_folder_are_not_restored_again(photos: Path) -> None:
+    (photos / "out").mkdir()
+    (photos / "out" / "old.png").touch()
+    jobs, _ = plan([photos], photos / "out")
+    assert str(photos / "out" / "old.png") not in [str(job.source) for job in jobs] and len(jobs) == 5
+
+
+def test_a_file_named_twice_is_restored_once_but_two_files_never_share_a_target(photos: Path) -> None:
+    assert len(plan([photos, photos / "frame2.jpg"])[0]) == 5
+    (photos / "frame10.jpg").touch()
+    with pytest.raises(UserError, match=r"frame10\.jpg and .*frame10\.png would both"):
+        plan([photos], file_format="png")
+
+
+def test_an_empty_list_is_an_error() -> None:
+    with pytest.raises(UserError, match="standard input"):
+        plan(["-"])
