@@ -92,6 +92,8 @@ class LmdbSource:
 
     def header(self, key: str) -> ImageHeader:
         """Size and channels from the meta-info file, from the image where that does not state them."""
+        if key not in self._lines:
+            raise UserError(f"{printable(self.root)}: '{printable(key)}' is not in its {META_FILE}")
         size = self._lines[key].size
         if size is None or len(size) < 3:
             return parse_header(self.read_bytes(key), self.root / key)

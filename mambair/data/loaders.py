@@ -1,6 +1,7 @@
 """Loaders of training steps and the data sets of an option file."""
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import mambair.data.realesrgan_dataset  # noqa: F401  (registers the data set)
 from mambair.data.builders import BuildContext, build_dataset
 from mambair.data.samplers import DrawSampler, DrawSchedule, Stage, plan_batch
 from mambair.data.samples import EvaluationDataset
-from mambair.data.seeded_dataset import BAD_SAMPLES, LoadingFailed, SeededDataset, collate
+from mambair.data.seeded_dataset import BAD_SAMPLES, BadSample, LoadingFailed, SeededDataset, collate
 from mambair.errors import UserError
 from mambair.options.schema import TestOptions, TrainOptions
 from mambair.runtime.distributed import ProcessGroup
@@ -70,13 +71,13 @@ class TrainLoader:
         self.start_iter = start_iter
         self.total_iter = total_iter
         self.max_bad_samples = max_bad_samples
-        self.bad_samples = 0
+        self._bad_indices: set[int] = set()
         self._batches: Iterator[Batch | LoadingFailed] | None = None
         self._loader = DataLoader(
             dataset,
             batch_sampler=DrawSampler(schedule, rank, start_iter, total_iter),
             collate_fn=collate,
-            num_workers=num_workers,
+            num_workers=min(num_workers, _processor_count()),
             pin_memory=pin_memory and torch.cuda.is_available(),
             worker_init_fn=_init_worker,
         )
@@ -117,15 +118,27 @@ class TrainLoader:
         self._count_bad(batch.pop(BAD_SAMPLES))
         return batch
 
-    def _count_bad(self, messages: list[str]) -> None:
-        for message in messages:
-            self.bad_samples += 1
-            logger.warning("%s (another image takes its place; %d so far)", message, self.bad_samples)
-        if self.bad_samples > self.max_bad_samples:
-            raise UserError(
-                f"datasets.train: {self.bad_samples} files could not be used, the last one: {messages[-1]}; "
-                "repair the data, or raise max_bad_samples"
-            )
+    def _count_bad(self, reports: list[BadSample]) -> None:
+        for index, message in reports:
+            if index in self._bad_indices:
+                continue
+            self._bad_indices.add(index)
+            logger.warning("%s (other images take its place; bad files so far: %d)", message, self.bad_samples)
+            if self.bad_samples > self.max_bad_samples:
+                raise UserError(
+                    f"datasets.train: {self.bad_samples} files could not be used, the last one: {message}; "
+                    "repair the data, or raise max_bad_samples"
+                )
+
+    @property
+    def bad_samples(self) -> int:
+        """Different files that could not be used so far."""
+        return len(self._bad_indices)
+
+
+def _processor_count() -> int:
+    """Processors that this process may use: more workers than that only get in each other's way."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _init_worker(worker_id: int) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset, default_collate
@@ -16,6 +16,14 @@ BAD_SAMPLES = "bad_samples"
 _ATTEMPTS = 10
 # What a seed sequence is for: keeps the streams of one seed apart.
 _ORDER, _SAMPLE, _SUBSTITUTE = range(3)
+
+
+class BadSample(NamedTuple):
+    """An image that could not be used, and for which another one was taken."""
+
+    index: int
+    message: str
+    """Path and reason, one line."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +40,7 @@ class SeededDataset(Dataset):
     """The samples of a training set by draw: a pure function of the seed, the draw's number and the files.
 
     One epoch goes through every image `enlarge_ratio` times, in a random order (or as listed, without `shuffle`).
-    Where a file cannot be used, another image takes its place and the sample says so under 'bad_samples'.
+    Where a file cannot be used, another image takes its place and the sample lists BadSamples under 'bad_samples'.
     """
 
     def __init__(self, dataset: TrainingDataset, seed: int, *, enlarge_ratio: int = 1, shuffle: bool = True) -> None:
@@ -57,17 +65,17 @@ class SeededDataset(Dataset):
         index = self.index_of(draw.number)
         substitutes = np.random.default_rng((self.seed, _SUBSTITUTE, draw.number))
         own_patch = () if draw.gt_size is None else (draw.gt_size,)
-        bad: list[str] = []
+        bad: list[BadSample] = []
         for _ in range(_ATTEMPTS):
             rng = np.random.default_rng((self.seed, _SAMPLE, draw.number))
             try:
                 sample = self.dataset.sample(index, rng, *own_patch)
             except (UserError, OSError) as error:
-                bad.append(" ".join(str(error).split("\n")))
+                bad.append(BadSample(index, " ".join(str(error).split("\n"))))
                 index = int(substitutes.integers(len(self.dataset)))
             else:
                 return {**sample, BAD_SAMPLES: bad}
-        return LoadingFailed(f"{_ATTEMPTS} images in a row could not be read, the last one: {bad[-1]}")
+        return LoadingFailed(f"{_ATTEMPTS} images in a row could not be read, the last one: {bad[-1].message}")
 
 
 def collate(samples: Sequence[dict[str, Any] | LoadingFailed]) -> dict[str, Any] | LoadingFailed:
@@ -75,6 +83,6 @@ def collate(samples: Sequence[dict[str, Any] | LoadingFailed]) -> dict[str, Any]
     for sample in samples:
         if isinstance(sample, LoadingFailed):
             return sample
-    bad = [message for sample in samples for message in sample[BAD_SAMPLES]]
+    bad = [report for sample in samples for report in sample[BAD_SAMPLES]]
     plain = [{key: value for key, value in sample.items() if key != BAD_SAMPLES} for sample in samples]
     return {**default_collate(plain), BAD_SAMPLES: bad}

@@ -1,0 +1,196 @@
+"""Which images belong together, and the one error that lists all that is wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mambair.data.image_sources import check_inside, format_template, read_meta_info, stem_of
+from mambair.data.pairing import Requirements, check_pairs, inspect_pairs, list_entries, pair_images
+from mambair.errors import UserError
+from mambair.imaging.files import write_image
+
+
+def save(folder: Path, name: str, height: int = 8, width: int = 8, channels: int = 3) -> Path:
+    seed = sum(map(ord, name))
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    write_image(folder / name, image)
+    return folder / name
+
+
+def keys(pairs) -> list[tuple[str, str]]:
+    return [(pair.gt.key, pair.lq.key) for pair in pairs]
+
+
+def test_templates_pair_names_whatever_the_extension(tmp_path: Path) -> None:
+    for stem in ("baby", "two words", "v1.2 Größe"):
+        save(tmp_path / "gt", f"{stem}.png")
+        save(tmp_path / "lq", f"{stem}x2.bmp", 4, 4)
+        save(tmp_path / "lq", f"{stem}x3.png", 2, 2)
+    pairs, problems = pair_images([tmp_path / "gt"], [tmp_path / "lq"], filename_template="{}x2")
+    assert not problems
+    assert keys(pairs) == [(f"{stem}.png", f"{stem}x2.bmp") for stem in sorted(("baby", "two words", "v1.2 Größe"))]
+    assert inspect_pairs(pairs, Requirements(scale=2, decode=True)) == []
+
+
+def test_several_roots_are_paired_in_order(tmp_path: Path) -> None:
+    for root in ("b", "a"):
+        save(tmp_path / root / "gt", "1.png")
+        save(tmp_path / root / "lq", "1.png")
+    gt_roots, lq_roots = ([tmp_path / root / kind for root in ("b", "a")] for kind in ("gt", "lq"))
+    pairs, _ = pair_images(gt_roots, lq_roots)
+    assert [pair.lq.path for pair in pairs] == [str(root / "1.png") for root in lq_roots]
+    with pytest.raises(UserError, match="dataroot_lq: 1 roots but 2"):
+        pair_images(gt_roots, lq_roots[:1])
+
+
+def test_everything_wrong_is_listed_at_once(tmp_path: Path) -> None:
+    gt, lq = tmp_path / "gt", tmp_path / "lq"
+    for name in ("fine", "alone", "wrong_size", "gray", "small", "cut", "not_an_image"):
+        save(gt, f"{name}.png", 16, 16)
+        if name != "alone":
+            save(lq, f"{name}.png")
+    save(lq, "wrong_size.png", 8, 7)
+    save(lq, "gray.png", channels=1)
+    save(gt, "small.png", 11, 16)
+    save(lq, "small.png", 5, 8)
+    (gt / "cut.png").write_bytes((gt / "cut.png").read_bytes()[:20])
+    (lq / "not_an_image.png").write_text("hello")
+    pairs, problems = pair_images([gt], [lq])
+    with pytest.raises(UserError) as raised:
+        check_pairs(pairs, Requirements(scale=2, gt_size=12), "train.yml:3: datasets.train", problems)
+    head, *lines = str(raised.value).split("\n")
+    assert head == "train.yml:3: datasets.train: 6 problems with its images:"
+    assert len(lines) == 6
+    for path, reason in (
+        (gt / "alone.png", f"no partner 'alone' (any image type) in {lq}"),
+        (lq / "wrong_size.png", "8x7 pixels do not fit its ground truth of 16x16 at scale 2; expected 8x8"),
+        (lq / "gray.png", "is a gray image where colour is expected"),
+        (gt / "small.png", "11x16 pixels are too few for gt_size 12"),
+        (gt / "cut.png", "damaged"),
+        (lq / "not_an_image.png", "not an image"),
+    ):
+        assert any(line.startswith(f"  {path}: {reason}") for line in lines), (path, reason)
+
+
+def test_long_lists_are_cut_and_counted(tmp_path: Path) -> None:
+    for index in range(25):
+        save(tmp_path / "gt", f"{index:02}.png", 4, 4)
+    (tmp_path / "lq").mkdir()
+    save(tmp_path / "lq", "other.png", 4, 4)
+    _, problems = pair_images([tmp_path / "gt"], [tmp_path / "lq"])
+    with pytest.raises(UserError) as raised:
+        check_pairs([], Requirements(), "datasets.val", problems)
+    lines = str(raised.value).split("\n")
+    assert len(lines) == 22
+    assert lines[-1] == "  ... and 5 more"
+
+
+def test_decoding_finds_damage_that_headers_do_not_show(tmp_path: Path) -> None:
+    path = save(tmp_path, "a.png", 32, 32)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    pairs, _ = pair_images([tmp_path], [tmp_path])
+    assert inspect_pairs(pairs, Requirements()) == []
+    seen = []
+    problems = inspect_pairs(pairs, Requirements(decode=True), on_progress=seen.append)
+    assert [problem.path for problem in problems] == [str(path), str(path)]
+    assert seen == [1]
+
+
+def test_ground_truth_may_have_rows_that_its_partner_does_not_cover(tmp_path: Path) -> None:
+    save(tmp_path / "gt", "a.png", 11, 10)
+    save(tmp_path / "lq", "a.png", 3, 3)
+    pairs, _ = pair_images([tmp_path / "gt"], [tmp_path / "lq"])
+    assert inspect_pairs(pairs, Requirements(scale=3)) == []
+    assert len(inspect_pairs(pairs, Requirements(scale=4))) == 1
+
+
+def test_missing_and_empty_roots_name_their_key(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    save(tmp_path, "file.png")
+    with pytest.raises(UserError, match=r"x\.yml:4: datasets\.train\.dataroot_gt: .*nowhere: no such folder"):
+        list_entries([tmp_path / "nowhere"], "x.yml:4: datasets.train.dataroot_gt")
+    with pytest.raises(UserError, match=r"dataroot_gt: .*empty holds no images"):
+        list_entries([tmp_path / "empty"], "dataroot_gt")
+    with pytest.raises(UserError, match="is a file"):
+        list_entries([tmp_path / "file.png"], "dataroot_gt")
+    with pytest.raises(UserError, match="not an image LMDB"):
+        list_entries([tmp_path], "dataroot_gt", backend="lmdb")
+
+
+def test_meta_info_chooses_images_also_in_subfolders(tmp_path: Path) -> None:
+    for name in ("a.png", "sub/b c.png", "left out.png"):
+        save(tmp_path / "gt", name)
+        save(tmp_path / "lq", name)
+    meta = tmp_path / "meta.txt"
+    meta.write_text("sub/b c.png (8,8,3)\n\na.png\n")
+    pairs, problems = pair_images([tmp_path / "gt"], [tmp_path / "lq"], meta_info_files=[meta])
+    assert keys(pairs) == [("sub/b c.png", "sub/b c.png"), ("a.png", "a.png")]
+    assert not problems
+    with pytest.raises(UserError, match="1 roots but 2 files in meta_info_file"):
+        list_entries([tmp_path], "dataroot_gt", meta_info_files=[meta, meta])
+
+
+def test_meta_info_entry_without_file_is_a_problem(tmp_path: Path) -> None:
+    save(tmp_path / "gt", "a.png")
+    save(tmp_path / "lq", "b.png")
+    (tmp_path / "meta.txt").write_text("b.png\n")
+    pairs, problems = pair_images([tmp_path / "gt"], [tmp_path / "lq"], meta_info_files=[tmp_path / "meta.txt"])
+    assert not problems
+    assert [problem.reason for problem in inspect_pairs(pairs, Requirements())] == ["no such file"]
+
+
+def test_lines_of_meta_info(tmp_path: Path) -> None:
+    path = tmp_path / "meta.txt"
+    path.write_text("a.png (480,470,3) 1\nb (2).png (8,9)\nc d.png\nsub/e (1,2,3).png\n")
+    assert [(line.name, line.size) for line in read_meta_info(path)] == [
+        ("a.png", (480, 470, 3)),
+        ("b (2).png", (8, 9)),
+        ("c d.png", None),
+        ("sub/e (1,2,3).png", None),
+    ]
+    path.write_text("\n")
+    with pytest.raises(UserError, match="lists no images"):
+        read_meta_info(path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read as a meta-info file"):
+        read_meta_info(path)
+    with pytest.raises(UserError, match="no such meta-info file"):
+        read_meta_info(tmp_path / "missing.txt")
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.png", "sub/../../a.png", "/etc/a.png", "..\\a.png", "C:\\a.png", "\\\\host\\a", ""]
+)
+def test_names_that_leave_their_root_are_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="leaves its root folder"):
+        check_inside(name, "meta.txt:1")
+    if name:
+        (tmp_path / "meta.txt").write_text(f"ok.png\n{name} (1,1,3)\n")
+        with pytest.raises(UserError, match=r"meta\.txt:2: .*leaves its root folder"):
+            read_meta_info(tmp_path / "meta.txt")
+
+
+@given(st.text(max_size=30))
+def test_a_checked_name_stays_below_its_root(name: str) -> None:
+    root = Path("/data/root")
+    try:
+        check_inside(name, "here")
+    except UserError:
+        return
+    assert (root / name).resolve().is_relative_to(root)
+
+
+def test_templates() -> None:
+    assert format_template("{}_LRBI_x2", "A {0}") == "A {0}_LRBI_x2"
+    for template in ("x2", "{}{}", "../{}", "{0}"):
+        with pytest.raises(UserError, match="filename_tmpl"):
+            format_template(template, "a")
+
+
+def test_only_image_extensions_are_taken_off() -> None:
+    assert [stem_of(name) for name in ("a.png", "sub/v1.2", "v1.2.JPG", "a")] == ["a", "sub/v1.2", "v1.2", "a"]
