@@ -6,11 +6,23 @@ from typing import Any
 from torch import Tensor, nn
 
 from mambair.archs.blocks import no_weight_decay_names
+from mambair.archs.hub import HubMixin
 from mambair.errors import UserError
 
 
-class RestorationNetwork(nn.Module):
-    """Base of the networks: (B, in_channels, H, W) in [0, 1] -> (B, C', H * scale, W * scale), any H, W >= 1."""
+class RestorationNetwork(
+    nn.Module,
+    HubMixin,
+    library_name="mambair",
+    license="apache-2.0",
+    pipeline_tag="image-to-image",
+    tags=["mambair", "image-restoration", "super-resolution", "denoising"],
+):
+    """Base of the networks: (B, in_channels, H, W) in [0, 1] -> (B, C', H * scale, W * scale), any H, W >= 1.
+
+    `from_pretrained`, `save_pretrained` and `push_to_hub` are huggingface_hub's (extra `hub`): a folder or repository
+    with config.json and model.safetensors.
+    """
 
     scale: int
     """How many times larger the output is than the input."""

@@ -1,0 +1,41 @@
+"""from_pretrained, save_pretrained and push_to_hub, through huggingface_hub where it is installed."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from mambair.archs.weights import load_weights, save_weights
+from mambair.errors import UserError
+
+try:
+    from huggingface_hub import PyTorchModelHubMixin
+except ImportError:
+
+    class PyTorchModelHubMixin:
+        """Takes the place of huggingface_hub's mixin and says how to get it."""
+
+        def __init_subclass__(cls, **card: Any) -> None:
+            super().__init_subclass__()
+
+        @classmethod
+        def from_pretrained(cls, *args: Any, **kwargs: Any) -> nn.Module:
+            """Raise UserError: huggingface_hub is missing."""
+            raise UserError(f"{cls.__name__}.from_pretrained needs huggingface_hub; pip install 'mambair[hub]'")
+
+        save_pretrained = push_to_hub = from_pretrained
+
+
+class HubMixin(PyTorchModelHubMixin):
+    """huggingface_hub's mixin, with this project's files: atomic, with metadata, and never loaded in part."""
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        assert isinstance(self, nn.Module)
+        save_weights(self, save_directory / "model.safetensors")
+
+    @classmethod
+    def _load_as_safetensor(cls, model: nn.Module, model_file: str, map_location: str, strict: bool) -> nn.Module:
+        load_weights(model, model_file, param_key=None)
+        return model.to(map_location).eval()
+
+    _load_as_pickle = _load_as_safetensor
