@@ -115,7 +115,7 @@ def build_lmdb(
         source: folder with the images.
         destination: the database's folder; its name ends in .lmdb by custom.
         names: relative paths to store; all images directly in the folder if left out.
-        png_level: store everything as PNG of this compression level (1 decodes fast); files as they are if left out.
+        png_level: store everything as PNG of this compression level, 0 to 9; files as they are if left out.
         workers: threads that read and encode.
         on_progress: called with the number of images stored since the last call.
 

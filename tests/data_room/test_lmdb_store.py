@@ -107,7 +107,7 @@ def test_an_existing_database_is_never_replaced(database: Path) -> None:
 def test_nothing_is_left_where_an_image_is_damaged(tmp_path: Path, images) -> None:
     path = tmp_path / "images" / "b.png"
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(UserError, match=r"b\.png: damaged or truncated PNG"):
+    with pytest.raises(UserError, match=r"b\.png: truncated PNG"):
         build_lmdb(tmp_path / "images", tmp_path / "new.lmdb")
     assert [entry.name for entry in tmp_path.iterdir()] == ["images"]
 
