@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mambair import __version__
+import mambair
 from mambair.engine.checkpoints import BEST, CheckpointFolders
 from mambair.engine.report import format_value
 from mambair.engine.resuming import Start
@@ -44,7 +44,7 @@ def log_beginning(options: TrainOptions, start: Start, folders: RunFolders, mode
     device = model.device
     is_gpu = device.type == "cuda"
     hardware = torch.cuda.get_device_name(device) if is_gpu else f"CPU, {torch.get_num_threads()} threads"
-    versions = f"mambair {__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}"
+    versions = f"mambair {mambair.__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}"
     logger.info("%s in %s on %s (%s)", options.name, folders.root, hardware, versions)
     for name in model.optimizers:
         count = sum(parameter.numel() for parameter in model.networks[name].parameters())

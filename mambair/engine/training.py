@@ -5,7 +5,7 @@ from pathlib import Path
 
 import mambair.models.gan_model
 import mambair.models.real_sr_model  # noqa: F401  (these register the models)
-from mambair.data.loaders import TrainLoader, build_val_datasets, build_train_loader
+from mambair.data.loaders import TrainLoader, build_train_loader, build_val_datasets
 from mambair.engine.checkpoints import CheckpointFolders
 from mambair.engine.resuming import (
     Start,
