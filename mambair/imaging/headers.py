@@ -5,13 +5,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (registers WEBP)
 
 from mambair.errors import UserError
 
 MAX_PIXELS_VARIABLE = "MAMBAIR_MAX_PIXELS"
 DEFAULT_MAX_PIXELS = 2**27
 
+# Pillow's many other formats are rare among photos, and their readers less tried by damaged files.
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 _EXIF_ORIENTATION = 274
 _CHANNELS = {"1": 1, "L": 1, "I": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "F": 1, "LA": 2, "RGBA": 4, "PA": 4}
 
@@ -68,7 +70,7 @@ def parse_header(data: bytes, name: str | Path) -> ImageHeader:
 def _read_header(stream: io.BufferedIOBase, name: str | Path) -> ImageHeader:
     limit = max_pixels()
     try:
-        image = Image.open(stream)
+        image = Image.open(stream, formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(name, "too many") from error
     except UnidentifiedImageError as error:
@@ -78,7 +80,7 @@ def _read_header(stream: io.BufferedIOBase, name: str | Path) -> ImageHeader:
     with image:
         width, height = image.size
         orientation = 1
-        if image.format == "TIFF":
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
             # OpenCV turns TIFF images itself, whatever it is told; versions of Pillow differ in what `size` is.
             width, height = image.tag_v2[256], image.tag_v2[257]
             turned = image.tag_v2.get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)

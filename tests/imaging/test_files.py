@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from mambair.errors import UserError
@@ -106,6 +108,29 @@ def test_a_flipped_bit_in_a_png_is_noticed(position: float) -> None:
     data[int(position * len(data))] ^= 4
     with pytest.raises(UserError, match=r"^photo: damaged"):
         decode_image(bytes(data), name="photo")
+
+
+SAMPLES = [encoded(PHOTO[:9, :11], kind) for kind in ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")]
+EDIT = st.tuples(st.floats(0, 1), st.integers(0, 6), st.binary(max_size=6))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=250, deadline=None)
+@given(
+    st.sampled_from(SAMPLES), st.lists(EDIT, min_size=1, max_size=4), st.sampled_from(["color", "gray", "unchanged"])
+)
+def test_damaged_files_give_an_image_or_a_message(data: bytes, edits: list, mode: str) -> None:
+    for place, removed, inserted in edits:
+        position = int(place * len(data))
+        data = data[:position] + inserted + data[position + removed :]
+    try:
+        image = decode_image(data, mode, name="photo", allow_gray=True)
+    except UserError as error:
+        assert str(error).startswith("photo: ")
+        assert "\n" not in str(error)
+    else:
+        assert image.dtype in (np.uint8, np.uint16)
+        assert image.shape[2] in {"color": (3,), "gray": (1,), "unchanged": (1, 3, 4)}[mode]
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
