@@ -32,6 +32,20 @@ FIGURES = {
     "CAR_q40": (LONG_RESTORATION, 126, "CharbonnierLoss", None),
     "CAR_q10": (SHORT_RESTORATION, 126, "CharbonnierLoss", "experiments/CAR_q40/models/net_g_1600000.pth"),
     "CAR_q30": (SHORT_RESTORATION, 126, "CharbonnierLoss", "experiments/CAR_q40/models/net_g_1600000.pth"),
+    "CAR_q20": (SHORT_RESTORATION, 126, "CharbonnierLoss", "experiments/CAR_q40/models/net_g_1600000.pth"),
+    "colorCAR_q40": (LONG_RESTORATION, 126, "CharbonnierLoss", None),
+    **{
+        f"colorCAR_q{quality}": (
+            SHORT_RESTORATION,
+            126,
+            "CharbonnierLoss",
+            "experiments/colorCAR_q40/models/net_g_1600000.pth",
+        )
+        for quality in (10, 20, 30)
+    },
+    "GrayDN_15": (LONG_RESTORATION, 128, "CharbonnierLoss", None),
+    "GrayDN_25": (SHORT_RESTORATION, 128, "CharbonnierLoss", "experiments/GrayDN_15/models/net_g_1600000.pth"),
+    "GrayDN_50": (SHORT_RESTORATION, 128, "CharbonnierLoss", "experiments/GrayDN_15/models/net_g_1600000.pth"),
     "RealSR_x4_mse": ((1_000_000, [1_000_000], 1e-4, 32), 256, "L1Loss", None),
     "RealSR_x4_gan": (
         (400_000, [400_000], 1e-4, 32),
@@ -93,12 +107,12 @@ def test_figures_of_the_recipes(name: str) -> None:
     assert train.ema_decay == (0.999 if name.startswith("RealSR") else 0)
 
 
-@pytest.mark.parametrize("name", ["ColorDN_15", "ColorDN_25", "ColorDN_50", "CAR_q10", "CAR_q30", "CAR_q40"])
+@pytest.mark.parametrize("name", [name for name in FIGURES if "DN_" in name or "CAR_" in name])
 def test_degradation_strength_is_that_of_the_name(name: str) -> None:
     level = int(name.split("_")[1].lstrip("q"))
     for options in (recipe(name), parse_test_options(RECIPES / "test" / f"{name}.yml")):
         for dataset in options.datasets.values():
-            assert (dataset.noise if name.startswith("ColorDN") else dataset.quality) == level
+            assert (dataset.noise if "DN_" in name else dataset.quality) == level
 
 
 def test_figures_of_real_denoising() -> None:
