@@ -134,15 +134,14 @@ def newest_complete(folders: CheckpointFolders, networks: Iterable[str]) -> Path
 def find_damage(folders: CheckpointFolders, iteration: int, networks: Iterable[str]) -> str | None:
     """What is wrong with a checkpoint, None if nothing is.
 
-    Without a list of checksums (BasicSR writes none) the files must exist and the state must be readable.
+    Without a list of checksums (BasicSR writes none) all files must be readable.
     """
     checksums = folders.checksums(iteration)
     if checksums.is_file():
         return find_mismatch(checksums)
-    missing = [path for name in networks if not (path := folders.weights(name, iteration)).is_file()]
-    if missing:
-        return f"{missing[0]} is missing"
     try:
+        for name in networks:
+            read_weights_file(folders.weights(name, iteration))
         read_state(folders.state(iteration))
     except UserError as error:
         return str(error)

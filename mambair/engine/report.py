@@ -68,9 +68,9 @@ class ResultTable:
     def _column_cells(self, column: Column, marks: Marks) -> list[str]:
         values = self.values(column)
         texts = [format_value(column.metric, value) for value in values]
-        ranked = {value for value, row in zip(values, self.rows, strict=True) if row.is_network and value is not None}
-        if sum(row.is_network for row in self.rows) > 1:
-            for mark, best in zip(marks, sorted(ranked, reverse=column.higher_is_better), strict=False):
+        ranked = [value for value, row in zip(values, self.rows, strict=True) if row.is_network and value is not None]
+        if len(ranked) > 1:
+            for mark, best in zip(marks, sorted(set(ranked), reverse=column.higher_is_better), strict=False):
                 texts = [
                     mark(text) if row.is_network and value == best else text
                     for text, value, row in zip(texts, values, self.rows, strict=True)

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 COMPARISON = "comparison.md"
 
+IMAGE_KEYS = {"task", "noise", "quality", "dataroot_gt", "dataroot_lq", "meta_info_file", "filename_tmpl", "color"}
+"""What a data set's section says about its images."""
+
 
 @dataclass
 class Candidate:
@@ -141,9 +144,16 @@ def check_comparable(files: Sequence[TestOptions]) -> None:
                 f"{options.where('val.metrics')}: differs from {first.source.file}; "
                 "networks are compared by the same metrics with the same settings"
             )
-        shared = options.evaluation_datasets().keys() & first.evaluation_datasets().keys()
+        own, theirs = options.evaluation_datasets(), first.evaluation_datasets()
+        shared = [name for name in own if name in theirs]
         if shared and options.scale != first.scale:
             raise UserError(f"{options.where('scale')}: is {options.scale}, but {first.scale} in {first.source.file}")
+        for name in shared:
+            if own[name].model_dump(include=IMAGE_KEYS) != theirs[name].model_dump(include=IMAGE_KEYS):
+                raise UserError(
+                    f"{options.where('datasets')}: '{name}' is not made of the same images as in {first.source.file}; "
+                    "give it another name, or the same roots"
+                )
 
 
 def prepare_candidate(options: TestOptions, group: ProcessGroup) -> Candidate:
