@@ -71,14 +71,15 @@ def backward_chunk(
     loop over the states is outside: so they stay in the first-level cache.
     """
     states = A.shape[1]
-    dD_block = load(dD, (block,))
+    # Sums over the steps begin anew in each chunk: sums of sums lose less to rounding over a long sequence.
+    dD_block = broadcast(0.0)
     for t in range(steps):
         x_t = load(x, (block, t))
         store(inputs, (t,), load(delta, (block, t)) * x_t)
         store(through_input, (t,), broadcast(0.0))
         store(through_decay, (t,), broadcast(0.0))
         dD_block = fma(load(dy, (block, t)), x_t, dD_block)
-    store(dD, (block,), dD_block)
+    store(dD, (block,), load(dD, (block,)) + dD_block)
 
     for n in range(states):
         row_B, row_C = rank + n, rank + states + n
@@ -91,7 +92,7 @@ def backward_chunk(
             h = fma(decay, h, load(inputs, (t,)) * broadcast(projected[t, row_B]))
 
         gradient, after = load(adjoint, (block, n)), h
-        dA_n = load(dA, (block, n))
+        dA_n = broadcast(0.0)
         for t in range(steps - 1, -1, -1):
             dy_t = load(dy, (block, t))
             gradient = fma(dy_t, broadcast(projected[t, row_C]), gradient)
@@ -104,7 +105,7 @@ def backward_chunk(
             store(through_decay, (t,), fma(exponent, A_n, load(through_decay, (t,))))
             dA_n = fma(exponent, load(delta, (block, t)), dA_n)
         store(adjoint, (block, n), gradient)
-        store(dA, (block, n), dA_n)
+        store(dA, (block, n), load(dA, (block, n)) + dA_n)
 
     D_block = load(D, (block,))
     for t in range(steps):

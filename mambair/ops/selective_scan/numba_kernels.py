@@ -74,14 +74,14 @@ def compute_delta(steps, bias, apply_softplus, raw, delta, block):
 @njit(error_model="numpy")
 def backpropagate_delta(steps, apply_softplus, raw, ddelta, dbias, block):
     """ddelta (M, T, 16) becomes the gradient of raw; its sum is added to dbias (M, 16)."""
-    dbias_block = load(dbias, (block,))
+    dbias_block = broadcast(0.0)
     for t in range(steps):
         draw = load(ddelta, (block, t))
         if apply_softplus:
             draw = draw * sigmoid(load(raw, (block, t)))
             store(ddelta, (block, t), draw)
         dbias_block = dbias_block + draw
-    store(dbias, (block,), dbias_block)
+    store(dbias, (block,), load(dbias, (block,)) + dbias_block)
 
 
 @njit(error_model="numpy")

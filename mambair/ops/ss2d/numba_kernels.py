@@ -87,20 +87,20 @@ def compute_delta(steps, rank, projected, weight, bias, raw, delta, block):
 @njit(error_model="numpy")
 def backpropagate_delta(steps, rank, projected, weight, raw, ddelta, dweight, dbias, sums, block):
     """From the gradient of delta to those of weight, bias (added to) and dt (lanes added to the rows of sums)."""
-    dbias_block = load(dbias, (block,))
+    dbias_block = broadcast(0.0)
     for t in range(steps):
         draw = load(ddelta, (block, t)) * sigmoid(load(raw, (block, t)))
         store(ddelta, (block, t), draw)
         dbias_block = dbias_block + draw
-    store(dbias, (block,), dbias_block)
+    store(dbias, (block,), load(dbias, (block,)) + dbias_block)
     for r in range(rank):
         weight_r = load(weight, (block, r))
-        dweight_r = load(dweight, (block, r))
+        dweight_r = broadcast(0.0)
         for t in range(steps):
             draw = load(ddelta, (block, t))
             dweight_r = fma(draw, broadcast(projected[t, r]), dweight_r)
             store(sums, (r, t), fma(draw, weight_r, load(sums, (r, t))))
-        store(dweight, (block, r), dweight_r)
+        store(dweight, (block, r), load(dweight, (block, r)) + dweight_r)
 
 
 @njit(error_model="numpy")
