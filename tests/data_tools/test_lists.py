@@ -1,10 +1,14 @@
 """LMDB databases and meta-info files."""
 
+import shlex
+from pathlib import Path
+
 import numpy as np
 
 from mambair.data.image_sources import read_meta_info
 from mambair.data.lmdb_store import LmdbSource
 from mambair.data_tools import main
+from mambair.data_tools.command import build_parser
 from mambair.imaging.files import decode_image, read_image
 
 
@@ -30,3 +34,11 @@ def test_meta_info_lists_names_and_sizes(image_folder, tmp_path, capsys):
     assert main(["metainfo", str(folder), str(output)]) == 2
     assert "exists already" in capsys.readouterr().err
     assert main(["metainfo", str(folder), str(output), "--overwrite"]) == 0
+
+
+def test_commands_of_the_data_page_are_understood():
+    page = (Path(__file__).resolve().parents[2] / "datasets" / "README.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("mambair data ")]
+    assert len(lines) >= 10
+    for line in lines:
+        assert build_parser().parse_args(shlex.split(line)[2:]).run
