@@ -30,7 +30,7 @@ GIB = 2**30
 EXTRAS = {
     "mamba-ssm": ("mamba-ssm", "the published CUDA scan"),
     "spandrel": ("spandrel", "other architectures: SwinIR, HAT and more"),
-    "kornia": ("degradations", "real-world degradation on the GPU"),
+    "h5py": ("dnd", "submission files of the DND benchmark"),
     "huggingface_hub": ("hub", "weights from hf:// addresses"),
     "av": ("video", "restoring videos"),
     "gradio": ("demo", "the page to try it"),
