@@ -1,5 +1,6 @@
 """A training run of seconds: photos that scikit-image ships, a network of a few thousand weights, option files."""
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def train_options(root: Path, **changes: Any) -> dict[str, Any]:
             },
             "val": write_pairs(root / "held_out", ("rocket", "coffee", "astronaut"), 48),
         },
-        "network_g": dict(NETWORK),
+        "network_g": copy.deepcopy(NETWORK),
         "path": {"root": str(root)},
         "train": {
             "total_iter": 6,
@@ -81,7 +82,7 @@ def train_options(root: Path, **changes: Any) -> dict[str, Any]:
             "scheduler": {"type": "MultiStepLR", "milestones": [4], "gamma": 0.5},
             "pixel_opt": {"type": "L1Loss"},
         },
-        "val": {"val_freq": 3, "metrics": dict(METRICS)},
+        "val": {"val_freq": 3, "metrics": copy.deepcopy(METRICS)},
         "logger": {"print_freq": 2, "save_checkpoint_freq": 2},
     }
     return changed(options, changes)
@@ -94,9 +95,9 @@ def test_options(root: Path, weights: Path, **changes: Any) -> dict[str, Any]:
         "scale": SCALE,
         "num_gpu": 0,
         "datasets": {"test_1": write_pairs(root / "held_out", ("rocket", "coffee", "astronaut"), 48)},
-        "network_g": dict(NETWORK),
+        "network_g": copy.deepcopy(NETWORK),
         "path": {"root": str(root), "pretrain_network_g": str(weights)},
-        "val": {"metrics": dict(METRICS)},
+        "val": {"metrics": copy.deepcopy(METRICS)},
     }
     return changed(options, changes)
 
