@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mambair.imaging.photo import read_photo
+from mambair.imaging.tensors import image_to_tensor
 from mambair.models.restorer import Restorer, load_model
 from mambair.models.tiling import blended_starts, published_tiles
 
@@ -57,9 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--overlaps", nargs="+", type=int, default=[8, 16, 32])
     arguments = parser.parse_args(argv)
     model = load_model(arguments.weights)
-    photos = [
-        torch.from_numpy(read_photo(path).pixels).permute(2, 0, 1)[None] / GREY_LEVELS for path in arguments.photos
-    ]
+    photos = [image_to_tensor(read_photo(path).pixels)[None] for path in arguments.photos]
     wholes = [tiled_model(model, None, None).restore(photo) for photo in photos]
     table = Table("tile", "overlap", "border", "rest", "largest")
     cases = [(tile, overlap) for tile in arguments.tiles for overlap in arguments.overlaps if 2 * overlap < tile]

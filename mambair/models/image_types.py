@@ -54,7 +54,7 @@ def _unpack_array(array: np.ndarray) -> Unpacked:
         raise UserError(f"image of shape {shape}; expected (H, W), (H, W, C) or (N, H, W, C) with 1 to 4 channels C")
     batch = array.reshape(shape[0], shape[1], 1) if array.ndim == 2 else array
     batch = batch if batch.ndim == 4 else batch[None]
-    planes = torch.from_numpy(np.ascontiguousarray(to_float(batch).transpose(0, 3, 1, 2)))
+    planes = torch.from_numpy(np.array(to_float(batch).transpose(0, 3, 1, 2), order="C"))  # a copy, writable
     if np.issubdtype(dtype, np.floating):
         _check_range(planes)
 

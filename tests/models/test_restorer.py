@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from mambair.archs import build_network
 from mambair.errors import UserError
 from mambair.models.memory import MIN_TILE, TilePlan, free_memory, is_out_of_memory
 from mambair.models.restorer import Restorer, find_device, group_by_size, load_model
@@ -219,3 +220,38 @@ def test_amp_computes_in_bf16_and_returns_float32() -> None:
 def test_load_model_names_a_missing_file(tmp_path) -> None:
     with pytest.raises(UserError, match=r"gone\.pth"):
         load_model(tmp_path / "gone.pth")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_memory_is_measured_and_running_out_of_it_halves_the_tiles(rng) -> None:
+    device = find_device("cuda")
+    network = Enlarge()
+    image = rng.random((3000, 4000, 3), dtype=np.float32)
+    restorer = Restorer(network, device=device)
+    np.testing.assert_allclose(restorer.restore(image), enlarged(image), atol=1e-6)
+    assert (1, 3, 3000, 4000) in network.shapes  # it fits whole, beside two pairs of probes
+    assert len(network.shapes) == 5
+    network.shapes.clear()
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.empty_cache()
+    # Free memory does not show this limit, so the first attempt truly runs out of it.
+    torch.cuda.set_per_process_memory_fraction(3e8 / total, device)
+    try:
+        np.testing.assert_allclose(restorer.restore(image), enlarged(image), atol=1e-6)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+    sides = [max(shape[2:]) for shape in network.shapes]
+    assert sides[0] == 4000 and sides[-1] < 3000
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("amp", ["none", "bf16"])
+def test_a_network_on_a_gpu_gives_what_the_cpu_gives(rng, amp: str) -> None:
+    torch.manual_seed(0)
+    network = build_network({"type": "MambaIR", "embed_dim": 12, "depths": [1], "d_state": 4})
+    image = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    wanted = Restorer(network, device=CPU).restore(image)
+    restored = Restorer(network, device=find_device("cuda"), amp=amp, tile="auto").restore(image)
+    assert np.abs(restored.astype(int) - wanted).max() <= (1 if amp == "none" else 4)
