@@ -44,7 +44,7 @@ def check_option_file(path: Path, decode: bool = True) -> int:
     console.print(_table(reports))
     problems = [(report.section, problem) for report in reports for problem in report.problems]
     for section, problem in problems:
-        console.print(f"{section}: {problem}", markup=False, highlight=False)
+        console.print(f"{section}: {problem}", markup=False, highlight=False, soft_wrap=True)
     if problems:
         console.print(f"{len(problems)} problems", markup=False)
         return USER_ERROR

@@ -1,4 +1,7 @@
-"""`mambair data`: prepare and check data sets."""
+"""`mambair data`: prepare and check data sets.
+
+Commands that need PyTorch import it when they run; the others start without the seconds that it takes.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -18,6 +21,13 @@ def positive(text: str) -> int:
     """An argument that must be a whole number of at least 1."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got '{text}'")
+    return int(text)
+
+
+def not_negative(text: str) -> int:
+    """An argument that must be a whole number, 0 included."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, got '{text}'")
     return int(text)
 
 
@@ -168,7 +178,7 @@ def _add_image_commands(commands, common: argparse.ArgumentParser) -> None:
     crops.add_argument("output", type=Path)
     crops.add_argument("--crop-size", type=positive, default=480, help="side, in ground-truth pixels (480)")
     crops.add_argument("--step", type=positive, default=240, help="from one crop to the next (240)")
-    crops.add_argument("--threshold", type=int, default=0, help="drop rests of up to so many pixels (0)")
+    crops.add_argument("--threshold", type=not_negative, default=0, help="drop rests of up to so many pixels (0)")
     crops.add_argument("--scale", type=positive, default=1, help="of a folder of low-quality partners (1)")
     crops.set_defaults(run=make_subimages)
 
