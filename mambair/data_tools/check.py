@@ -1,23 +1,21 @@
 """`mambair data check`: everything that an option file reads, with a table and a list of all that is wrong."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
 from mambair.commands.exit_codes import OK, USER_ERROR
-from mambair.data.builders import BuildContext, build_dataset
+from mambair.data.builders import BuildContext, find_images
 from mambair.data.loaders import TrainLoader  # noqa: F401  (its module registers every data set)
-from mambair.data.paired_dataset import PairedImageDataset
-from mambair.data.pairing import Pair, Problem, Requirements, inspect_pairs
-from mambair.data.single_dataset import SingleImageDataset
-from mambair.data.synthetic_dataset import SyntheticDataset
+from mambair.data.pairing import Pair, Problem, inspect_pairs
 from mambair.data_tools.jobs import progress_bar
 from mambair.errors import UserError
 from mambair.options import TestOptions, TrainOptions, parse_test_options, parse_train_options
 from mambair.options.yaml_reader import read_yaml
+from mambair.registry import DATASETS
 from mambair.runtime.log_setup import console
 
 
@@ -61,28 +59,21 @@ def _inspect(options: TrainOptions | TestOptions, key: str, decode: bool) -> Sec
     """Look at the data set under datasets.<key>."""
     report = SectionReport(f"datasets.{key}", options.dataset_name(key))
     section = options.datasets[key]
-    training = key == "train"
-    context = BuildContext(options.where, f"datasets.{key}", options.scale, training=training, check=False)
+    context = BuildContext(options.where, f"datasets.{key}", options.scale, training=key == "train")
+    DATASETS.get(section.type, context.where("type"))
     try:
-        dataset = build_dataset(section, context)
+        found = find_images(section, context)
     except UserError as error:
         report.problems.extend(str(error).splitlines())
         return report
-    pairs = dataset.pairs if isinstance(dataset, PairedImageDataset) else [Pair(entry) for entry in dataset.entries]
-    patch = max([*section.gt_sizes, section.gt_size or 0]) if training else 0
-    requirements = Requirements(
-        scale=options.scale if isinstance(dataset, (PairedImageDataset, SyntheticDataset)) else 1,
-        color=not isinstance(dataset, SingleImageDataset) and getattr(dataset, "mode", "color") == "color",
-        # The data set for real-world super-resolution continues small images by reflection.
-        gt_size=patch if patch and isinstance(dataset, (PairedImageDataset, SyntheticDataset)) else None,
-        decode=decode,
-    )
+    requirements = replace(found.requirements, decode=decode)
     with progress_bar() as progress:
-        bar = progress.add_task(report.name, total=len(pairs))
-        found = inspect_pairs(pairs, requirements, on_progress=lambda count: progress.advance(bar, count))
-    report.images, report.paired = len(pairs), isinstance(dataset, PairedImageDataset)
-    report.problems.extend(str(problem) for problem in found)
-    report.sizes, report.channels = _ranges(pairs, found)
+        bar = progress.add_task(report.name, total=len(found.pairs))
+        problems = inspect_pairs(found.pairs, requirements, on_progress=lambda count: progress.advance(bar, count))
+    report.images = len(found.pairs)
+    report.paired = any(pair.lq is not None for pair in found.pairs)
+    report.problems.extend(str(problem) for problem in [*found.problems, *problems])
+    report.sizes, report.channels = _ranges(found.pairs, problems)
     return report
 
 
