@@ -19,20 +19,25 @@ def channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Pad (B, C, H, W) at the bottom and the right by reflection until H and W are multiples of `multiple`.
+def reflect_pad(x: Tensor, height: int, width: int) -> Tensor:
+    """Grow (B, C, H, W) at the bottom and the right to (B, C, height, width) by reflection.
 
     Unlike F.pad it also takes images smaller than the padding: the reflection goes back and forth.
     """
-    for dim in (2, 3):
+    for dim, padded in ((2, height), (3, width)):
         size = x.shape[dim]
-        padded = -(-size // multiple) * multiple
         if padded == size:
             continue
         period = max(2 * (size - 1), 1)  # a single row repeats itself
         index = torch.arange(padded, device=x.device) % period
         x = x.index_select(dim, torch.minimum(index, period - index) if size > 1 else index)
     return x
+
+
+def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Grow (B, C, H, W) by reflection until H and W are multiples of `multiple`."""
+    height, width = (-(-size // multiple) * multiple for size in x.shape[2:])
+    return reflect_pad(x, height, width)
 
 
 class ChannelAttention(nn.Module):

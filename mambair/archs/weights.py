@@ -11,11 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mambair.archs.build import build_network
 from mambair.archs.detection import describe, is_mambair, is_mambair_unet, mambair_options, unet_options
 from mambair.archs.foreign import foreign_name
+from mambair.archs.spandrel_archs import SpandrelNetwork
 from mambair.archs.state_files import WRAPPERS, read_weights_file, save_state_dict, unwrap
 from mambair.errors import UserError
-from mambair.registry import ARCHS
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ def load_network(path: str | Path, param_key: str | None = None, **overrides: An
             options = detect_architecture(state)
         except UserError as error:
             raise UserError(f"weights {path}: {error}") from None
-    network = ARCHS.build({**options, **overrides}, where=f"weights {path}")
+    network = build_network({**options, **overrides}, where=f"weights {path}")
     load_state_dict(network, state, path)
     return network.eval()
 
@@ -121,9 +122,10 @@ def save_weights(network: nn.Module, path: str | Path, params_ema: Mapping[str, 
 
 
 def network_options(network: nn.Module) -> dict[str, Any] | None:
-    """What `build_network` builds this network from again; None for a network that does not say."""
-    hyperparameters = getattr(network, "hyperparameters", None)
-    return None if hyperparameters is None else {"type": type(network).__name__, **hyperparameters}
+    """What `build_network` builds this network from again; None for spandrel's, which other programs recognise."""
+    if isinstance(network, SpandrelNetwork):
+        return None
+    return {"type": type(network).__name__, **network.hyperparameters}
 
 
 def _why_not(network: nn.Module, state: Mapping[str, Tensor], misfits: list[str], where: str) -> str:
