@@ -1,0 +1,62 @@
+"""The recipes that start from others' weights: what is taken over, what is listed as skipped, what is refused."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from mambair.archs import build_network
+from mambair.errors import UserError
+from mambair.models.components import build_generator
+from mambair.options import TrainOptions, parse_train_options
+
+RECIPES = Path(__file__).resolve().parents[2] / "options" / "train"
+SMALL = ["network_g:embed_dim=16", "network_g:depths=[1]", "network_g:d_state=2"]
+
+
+def small(recipe: str, *overrides: str) -> TrainOptions:
+    return parse_train_options(RECIPES / f"{recipe}.yml", force_yml=[*SMALL, *overrides])
+
+
+def trained(recipe: str, path: Path) -> dict[str, torch.Tensor]:
+    """Weights as a run of another recipe would have written them."""
+    network = build_network(small(recipe).network_g)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    torch.save({"params": network.state_dict()}, path)
+    return network.state_dict()
+
+
+@pytest.mark.parametrize("recipe", ["SR_x3", "SR_x4"])
+def test_larger_scales_take_all_but_the_head_from_x2(tmp_path, caplog, recipe):
+    state = trained("SR_x2", tmp_path / "x2.pth")
+    with caplog.at_level(logging.WARNING, logger="mambair"):
+        network = build_generator(small(recipe, f"path:pretrain_network_g={tmp_path / 'x2.pth'}"))
+    for key, value in network.state_dict().items():
+        if not key.startswith("upsample."):
+            assert torch.equal(value, state[key]), key
+    listed = {word.strip(",") for word in caplog.text.split() if word.startswith("upsample.")}
+    own = network.state_dict()
+    head = {key for key in {*own, *state} if key.startswith("upsample.")}
+    assert listed == {key for key in head if key not in own or key not in state or own[key].shape != state[key].shape}
+    assert listed
+
+
+@pytest.mark.parametrize(
+    ("recipe", "start"),
+    [("ColorDN_25", "ColorDN_15"), ("ColorDN_50", "ColorDN_15"), ("CAR_q10", "CAR_q40"), ("CAR_q30", "CAR_q40")],
+)
+def test_weaker_degradations_give_all_their_weights(tmp_path, recipe, start):
+    state = trained(start, tmp_path / "start.pth")
+    network = build_generator(small(recipe, f"path:pretrain_network_g={tmp_path / 'start.pth'}"))
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "other"), [("SR_x4", "ColorDN_15"), ("ColorDN_25", "CAR_q40"), ("CAR_q10", "SR_x2")]
+)
+def test_any_other_mismatch_is_an_error_that_names_the_file(tmp_path, recipe, other):
+    trained(other, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=r"other\.pth"):
+        build_generator(small(recipe, f"path:pretrain_network_g={tmp_path / 'other.pth'}"))
