@@ -23,6 +23,7 @@ On several processes call `self.wrapped(name)` for the network that a phase step
 images into one batch), and `self.networks[name]` for those it does not.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -107,12 +108,12 @@ class TrainableModel(ABC):
 
     def distribute(self) -> None:
         """Average the gradients of every trained network over all processes."""
+        # Said of depthwise convolutions, whose gradients differ in the stride of an axis of length one: of nothing.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         for name in self.optimizers:
             self._callable[name] = DistributedDataParallel(
                 self.networks[name],
                 device_ids=[self.device.index] if self.device.type == "cuda" else None,
-                # Buffers are constants or (spectral norm) functions of the weights: equal everywhere as it is.
-                broadcast_buffers=False,
                 gradient_as_bucket_view=True,
             )
 
