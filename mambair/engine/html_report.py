@@ -32,8 +32,8 @@ WHOLE_QUALITY = 88
 CROP_SIDE = 128
 CROP_ZOOM = 2
 CROPS = 3
-SHOWN_IMAGES = 40
-"""Images of a data set that the page shows; the most changed ones."""
+SHOWN_IMAGES = 25
+"""Images of a data set that the page shows; the most changed ones. One takes up to a megabyte."""
 
 TEMPLATE = Path(__file__).with_name("report_template.html")
 HTML_MARKS: Marks = (lambda text: f"<b>{text}</b>", lambda text: f"<u>{text}</u>")
@@ -66,20 +66,26 @@ class ReportImages:
     """Collects what the page shows while a data set is judged; `keep` may be called from several threads."""
 
     datasets: dict[str, list[Entry]] = field(default_factory=dict)
+    """Of each data set the most changed images, in falling order of change."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def keep(self, dataset: str, judged: Judged) -> None:
         """Take an image in."""
         entry = make_entry(judged)
         with self._lock:
-            self.datasets.setdefault(dataset, []).append(entry)
+            self.datasets[dataset] = most_changed_entries([*self.datasets.get(dataset, []), entry])
 
     def merge(self, parts: Sequence[Mapping[str, list[Entry]]]) -> None:
         """Replace the content by what all processes of a test collected."""
         self.datasets = {}
         for part in parts:
             for dataset, entries in part.items():
-                self.datasets.setdefault(dataset, []).extend(entries)
+                self.datasets[dataset] = most_changed_entries([*self.datasets.get(dataset, []), *entries])
+
+
+def most_changed_entries(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries that the page has room for, the most changed one first."""
+    return sorted(entries, key=lambda entry: (-entry.change, entry.name))[:SHOWN_IMAGES]
 
 
 def make_entry(judged: Judged) -> Entry:
@@ -167,10 +173,10 @@ def _table(table: ResultTable) -> str:
 
 
 def _section(dataset: str, entries: Sequence[Entry], table: ResultTable) -> str:
-    """One data set: its images, the most changed ones first."""
-    ordered = sorted(entries, key=lambda entry: (-entry.change, entry.name))
-    shown = "\n".join(_article(dataset, entry, table) for entry in ordered[:SHOWN_IMAGES])
-    hidden = len(ordered) - SHOWN_IMAGES
+    """One data set: its most changed images."""
+    shown = "\n".join(_article(dataset, entry, table) for entry in entries)
+    judged = max((len(row.datasets[dataset].images) for row in table.rows if dataset in row.datasets), default=0)
+    hidden = judged - len(entries)
     rest = f'<p class="notes">{hidden} images that changed less are left out.</p>' if hidden > 0 else ""
     return f"<section><h2>{escape(dataset)}</h2>\n{shown}\n{rest}</section>"
 

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import skimage.data
 
-from mambair.engine.html_report import CROP_SIDE, ReportImages, make_entry, most_changed, write_html_report
+from mambair.engine.html_report import (
+    CROP_SIDE,
+    SHOWN_IMAGES,
+    ReportImages,
+    make_entry,
+    most_changed,
+    write_html_report,
+)
 from mambair.engine.report import Row, make_table
 from mambair.engine.scoring import Scores
 from mambair.engine.validator import Judged
@@ -69,6 +76,14 @@ def test_page_is_one_file_with_everything_in_it(tmp_path, photo):
     assert "A &lt;title&gt;" in page and "Set &lt;2&gt;" in page and "our &amp; net" in page
     assert page.index("<h3>&lt;strong&gt;</h3>") < page.index("<h3>weak</h3>")  # the most changed first
     assert "PSNR 31.00, SSIM 0.9000" in page
+
+
+def test_only_the_most_changed_images_of_a_large_data_set_are_kept(tmp_path, photo):
+    small = photo[:16, :16]
+    judged = [Judged(f"{number:03d}", number, noisy(small, number), small, None) for number in range(SHOWN_IMAGES + 7)]
+    page = write_page(tmp_path / "report.html", judged)
+    assert page.count("<article>") == SHOWN_IMAGES and "<h3>000</h3>" not in page
+    assert "7 images that changed less are left out" in page
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
