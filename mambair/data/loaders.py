@@ -1,10 +1,14 @@
 """Loaders of training steps and the data sets of an option file."""
 
+import atexit
+import ctypes
 import logging
 import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 import cv2
@@ -72,6 +76,8 @@ class TrainLoader:
         self.total_iter = total_iter
         self.max_bad_samples = max_bad_samples
         self._bad_indices: set[int] = set()
+        # Shared with the workers, without a lock since they read it in a signal handler.
+        self._closing = RawValue(ctypes.c_bool, False)
         self._batches: Iterator[Batch | LoadingFailed] | None = None
         self._loader = DataLoader(
             dataset,
@@ -79,7 +85,7 @@ class TrainLoader:
             collate_fn=collate,
             num_workers=min(num_workers, _processor_count()),
             pin_memory=pin_memory and torch.cuda.is_available(),
-            worker_init_fn=_init_worker,
+            worker_init_fn=partial(_init_worker, self._closing),
         )
 
     def __len__(self) -> int:
@@ -92,15 +98,23 @@ class TrainLoader:
         self.close()
 
     def __iter__(self) -> Iterator[LoadedStep]:
+        self._closing.value = False
         self._batches = iter(self._loader)
-        for iteration in range(self.start_iter, self.total_iter):
-            draws = self.schedule.micro_batches(iteration, self.rank)
-            loaded = [LoadedBatch(self._next_batch(), batch[0].number) for batch in draws]
-            yield LoadedStep(iteration, self.schedule.stage_at(iteration).plan.total_batch, loaded)
+        # At its end the interpreter sends workers a SIGTERM and waits for them: they must heed it by then.
+        atexit.register(self.close)
+        try:
+            for iteration in range(self.start_iter, self.total_iter):
+                draws = self.schedule.micro_batches(iteration, self.rank)
+                loaded = [LoadedBatch(self._next_batch(), batch[0].number) for batch in draws]
+                yield LoadedStep(iteration, self.schedule.stage_at(iteration).plan.total_batch, loaded)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """End the worker processes."""
+        self._closing.value = True
         self._batches = None
+        atexit.unregister(self.close)
 
     def _next_batch(self) -> Batch:
         try:
@@ -141,20 +155,21 @@ def _processor_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _init_worker(worker_id: int) -> None:
+def _init_worker(closing: ctypes.c_bool, worker_id: int) -> None:
     """Workers are one thread each, and leave the end of a run to the process that trains.
 
-    Ctrl-C and SLURM's SIGTERM reach all processes, while the training process still wants to save; a second
-    SIGTERM ends a worker.
+    Ctrl-C and SLURM's SIGTERM reach all processes, while the training process still wants to save: a SIGTERM ends
+    a worker only when the loader is `closing`.
     """
+
+    def on_terminate(signum: int, frame: object) -> None:
+        if closing.value:
+            os._exit(0)
+
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _ignore_once)
-
-
-def _ignore_once(signum: int, frame: object) -> None:
-    signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, on_terminate)
 
 
 def build_schedule(options: TrainOptions, world_size: int) -> DrawSchedule:

@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -246,3 +248,39 @@ def test_to_device_moves_tensors_only() -> None:
     moved = to_device({"lq": torch.zeros(2), "lq_path": ["a", "b"]}, torch.device("meta"))
     assert moved["lq"].device.type == "meta"
     assert moved["lq_path"] == ["a", "b"]
+
+
+ABANDONED = """
+import sys
+import numpy as np
+import torch
+from mambair.data.loaders import TrainLoader
+from mambair.data.samplers import DrawSchedule, Stage, plan_batch
+from mambair.data.seeded_dataset import SeededDataset
+
+class Zeros:
+    def __len__(self):
+        return 8
+
+    def sample(self, index, rng):
+        return {"lq": torch.zeros(1), "lq_path": "", "gt_path": ""}
+
+if __name__ == "__main__":
+    schedule = DrawSchedule([Stage(0, plan_batch(4, 1, 4), None)])
+    steps = iter(TrainLoader(SeededDataset(Zeros(), 0), schedule, total_iter=10**6, num_workers=1))
+    next(steps)
+    if sys.argv[1] == "exit":
+        sys.exit(3)
+    for step in steps:
+        raise ZeroDivisionError
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("exit", 3), ("raise", 1)])
+def test_a_program_that_leaves_its_loader_open_ends(tmp_path: Path, how: str, code: int) -> None:
+    script = tmp_path / "abandon.py"
+    script.write_text(ABANDONED)
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    ended = subprocess.run([sys.executable, str(script), how], env=environment, timeout=120, capture_output=True)
+    assert ended.returncode == code
