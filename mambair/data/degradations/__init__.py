@@ -1,0 +1,1 @@
+"""Second-order degradation for real-world super-resolution (Real-ESRGAN): kernels, image operations, pairs."""
