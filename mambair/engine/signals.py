@@ -4,6 +4,8 @@ import os
 import signal
 from types import FrameType
 
+from mambair.runtime.distributed import is_main_process
+
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 """What a run that was asked to stop, and has saved, exits with: 128 + the signal's number, as shells count."""
 
@@ -16,13 +18,14 @@ ADVICE = {
 class StopRequest:
     """Notes SIGINT and SIGTERM while it is entered as a context; the second SIGINT ends the process at once.
 
-    Only the main thread of a process can take signals; entered elsewhere it notes nothing.
+    Enter it in the main thread, which alone can take signals.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         """The first signal that came, None before."""
         self._previous: dict[signal.Signals, object] = {}
+        self._speaks = is_main_process()
 
     def __enter__(self) -> "StopRequest":
         for number in EXIT_CODES:
@@ -41,8 +44,9 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal = signal.Signals(number)
-            # Not through logging or rich: the handler may have interrupted them while they held their locks.
-            os.write(2, f"\n{ADVICE[self.signal]}\n".encode())
+            if self._speaks:
+                # Not through logging or rich: the handler may have interrupted them while they held their locks.
+                os.write(2, f"\n{ADVICE[self.signal]}\n".encode())
         if number == signal.SIGINT:
             # The system's own handling from now on: it ends the process even inside a long computation.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
