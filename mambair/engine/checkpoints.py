@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 BEST = "best"
 """The label of the weights that validated best: net_g_best.pth."""
 
+LATEST = "latest"
+"""The label under which a finished run's weights are found whatever its length, as BasicSR writes them."""
+
 READ_BYTES = 1 << 20
 
 

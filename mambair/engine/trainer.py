@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mambair.data.loaders import LoadedStep
-from mambair.engine.checkpoints import BEST, CheckpointFolders, save_checkpoint, save_weights
+from mambair.engine.checkpoints import BEST, LATEST, CheckpointFolders, save_checkpoint, save_weights
 from mambair.engine.progress import TrainingProgress
 from mambair.engine.run_validation import RunValidation
 from mambair.engine.signals import EXIT_CODES, StopRequest
@@ -102,6 +102,8 @@ class Trainer:
                 result = self._iterate(stop)
                 if not self._save_and_validate(result.stop, stop):
                     return self._stopped(stop)
+        if is_main_process():
+            self._write("the latest weights", lambda: save_weights(self.checkpoints, self.model, LATEST))
         return 0
 
     def _iterate(self, stop: StopRequest) -> StepResult:

@@ -12,7 +12,7 @@ from mambair.archs import load_network
 from mambair.engine import checkpoints
 from mambair.engine.checkpoints import CheckpointFolders, newest_complete, read_state
 from mambair.errors import UserError
-from tests.engine.tiny_run import read_weights, train
+from tests.engine.tiny_run import read_weights, same_weights, train
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,9 @@ def test_checksums_are_those_of_sha256sum(run: CheckpointFolders) -> None:
 def test_keep_checkpoints_prunes_the_oldest(tmp_path: Path) -> None:
     assert train(tmp_path, logger__keep_checkpoints=2, logger__save_checkpoint_freq=1) == 0
     experiment = tmp_path / "experiments" / "tiny"
-    assert {path.name for path in (experiment / "models").iterdir()} == {"net_g_5.pth", "net_g_6.pth", "net_g_best.pth"}
+    models = {"net_g_5.pth", "net_g_6.pth", "net_g_best.pth", "net_g_latest.pth"}
+    assert {path.name for path in (experiment / "models").iterdir()} == models
+    assert same_weights(read_weights(tmp_path, "latest"), read_weights(tmp_path, 6))
     states = {"5.state", "5.sha256", "6.state", "6.sha256"}
     assert {path.name for path in (experiment / "training_states").iterdir()} == states
 
