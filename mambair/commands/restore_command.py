@@ -70,7 +70,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="auto (default): whole if it fits into memory, else the largest tiles that do; N: side in input pixels",
     )
     group.add_argument(
-        "--overlap", type=int, metavar="N", help="pixels shared by neighbouring tiles; default: an eighth"
+        "--overlap", type=int, metavar="N", help="pixels shared by neighbouring tiles; default: an eighth, at least 16"
     )
     group.add_argument(
         "--ensemble", action="store_true", help="average over 8 orientations (MambaIR+): better, 8x slower"

@@ -52,7 +52,8 @@ class SpeedColumn(ProgressColumn):
     """Finished items per second."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.2f} {task.fields['unit']}/s" if task.speed else "")
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.2f} {task.fields['unit']}/s" if speed else "")
 
 
 def split_finished(jobs: Sequence[Job], *, skip_existing: bool, overwrite: bool) -> tuple[list[Job], int]:

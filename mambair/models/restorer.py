@@ -70,7 +70,7 @@ class Restorer:
         self.device = device
         self._autocast = autocast_dtype(amp, device)
         self._tile, self._overlap, self._ensemble, self._batch = tile, overlap, ensemble, batch
-        self._compiled = torch.compile(self.network) if compile else None
+        self._forward = torch.compile(self.network) if compile else self.network
         self._plan = TilePlan(self._run, network, device)
 
     def restore(self, image: Any) -> Any:
@@ -167,10 +167,9 @@ class Restorer:
     @torch.inference_mode()
     def _run(self, lq: torch.Tensor) -> torch.Tensor:
         """The network on its device, in its precision; float32 results."""
-        network = self._compiled or self.network
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
             try:
-                return network(lq.to(self.device)).float()
+                return self._forward(lq.to(self.device)).float()
             except torch._dynamo.exc.TorchDynamoException as error:
                 raise UserError(f"torch.compile failed ({str(error).splitlines()[0]}); run without it") from error
 

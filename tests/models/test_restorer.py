@@ -1,5 +1,7 @@
 """The restorer: every image type comes back as it was, enlarged; tiles, batches and memory behave."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -215,6 +217,21 @@ def test_amp_computes_in_bf16_and_returns_float32() -> None:
             return super().forward(x)
 
     assert Restorer(Multiply(), device=CPU, amp="bf16").restore(torch.rand(3, 4, 4)).dtype == torch.float32
+
+
+def test_a_compiled_network_gives_the_same(rng, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The backend "eager" needs no C++ compiler; what is tested is that the compiled network is the one that runs.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    image = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(Restorer(nn_scale(), device=CPU, compile=True).restore(image), image)
+
+
+def nn_scale() -> nn.Module:
+    """A network without state of its own, which torch.compile can trace."""
+    network = nn.Conv2d(3, 3, 1, bias=False)
+    nn.init.dirac_(network.weight)
+    network.scale, network.in_channels, network.size_multiple, network.hyperparameters = 1, 3, 1, {}
+    return network
 
 
 def test_load_model_names_a_missing_file(tmp_path) -> None:

@@ -103,4 +103,4 @@ def test_bad_sizes_are_refused() -> None:
     for keywords in ({"tile": 0}, {"tile": "auto"}, {"tile": 8, "overlap": 8}, {"tile": 8, "tile_batch": 0}):
         with pytest.raises(ValueError, match="must be"):
             restore_tiled(nearest(1), lq, 1, **keywords)
-    assert default_overlap(64) == 8
+    assert [default_overlap(tile) for tile in (1, 32, 64, 128, 256, 1024)] == [0, 8, 16, 16, 32, 64]
