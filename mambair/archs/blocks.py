@@ -108,15 +108,26 @@ class RSSB(nn.Module):
         super().__init__()
         self.ln_1 = nn.LayerNorm(channels)
         self.self_attention = VSSM(channels, d_state, mlp_ratio, scan_directions)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
         self.skip_scale = nn.Parameter(torch.ones(channels))
         self.conv_blk = build_local_block(local_block, channels, compress_ratio)
         if self.conv_blk is not None:
             self.skip_scale2 = nn.Parameter(torch.ones(channels))
             self.ln_2 = nn.LayerNorm(channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = torch.addcmul(self.drop_path(self.self_attention(self.ln_1(x))), x, self.skip_scale)
+    def draw_keep(self, x: Tensor) -> Tensor | None:
+        """Stochastic depth's factor of each sample, (B, 1, 1, 1): 0 with the block's rate, else 1 / (1 - rate).
+
+        None where nothing is dropped. It is drawn outside of `forward`, so that the one compiled block serves all
+        blocks although their rates differ, and recomputation for checkpointing needs no random state.
+        """
+        if not self.training or self.drop_path.drop_prob == 0:
+            return None
+        return self.drop_path(x.new_ones(x.shape[0], 1, 1, 1))
+
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        attended = self.self_attention(self.ln_1(x))
+        x = torch.addcmul(attended if keep is None else attended * keep, x, self.skip_scale)
         if self.conv_blk is None:
             return x
         local = channels_last(self.conv_blk(channels_first(self.ln_2(x))))
@@ -148,13 +159,11 @@ class RSSG(nn.Module):
 
 
 def run_blocks(blocks: nn.ModuleList, x: Tensor, use_checkpoint: bool) -> Tensor:
-    """Apply `blocks` in order; with `use_checkpoint`, keep only their inputs for the backward pass.
-
-    Checkpointing replays the random state, so DropPath drops the same samples twice.
-    """
+    """Apply `blocks` in order; with `use_checkpoint`, keep only their inputs for the backward pass."""
     recompute = use_checkpoint and torch.is_grad_enabled()
     for block in blocks:
-        x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+        keep = block.draw_keep(x)
+        x = checkpoint(block, x, keep, use_reentrant=False) if recompute else block(x, keep)
     return x
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mambair.archs.blocks import no_weight_decay_names
+from mambair.archs.blocks import RSSB, no_weight_decay_names
 from mambair.archs.hub import HubMixin
 from mambair.errors import UserError
 
@@ -36,6 +36,16 @@ class RestorationNetwork(
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that an optimiser must not decay."""
         return no_weight_decay_names(self)
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the residual state-space blocks in place (arguments as for torch.compile).
+
+        All blocks of one width share the compiled code, so this takes seconds where compiling the whole network,
+        which is these blocks written out many times, takes minutes.
+        """
+        for module in self.modules():
+            if isinstance(module, RSSB):
+                module.compile(*args, **kwargs)
 
     def check_input(self, x: Tensor) -> None:
         """Raise UserError when (B, C, H, W) does not have this network's number of channels."""

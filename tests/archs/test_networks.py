@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -146,13 +147,13 @@ def test_initialisation():
 def test_drop_path_grows_linearly():
     network = MambaIR(embed_dim=12, depths=(2, 3), drop_path_rate=0.2)
     blocks = [block for layer in network.layers for block in layer.residual_group.blocks]
-    rates = [getattr(block.drop_path, "drop_prob", 0.0) for block in blocks]
+    rates = [block.drop_path.drop_prob for block in blocks]
     assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
 
 
 @pytest.mark.parametrize("options", [TINY | {"drop_path_rate": 0.9}, UNET | {"drop_path_rate": 0.9}], ids=str)
 def test_checkpointing_gives_the_same_gradients(options):
-    """Also with stochastic depth, whose draws must be the same in the second pass."""
+    """Also with stochastic depth and dropout, whose draws must be the same in the second pass."""
     torch.manual_seed(0)
     plain = build_network(options)
     recomputing = build_network(options | {"use_checkpoint": True})
@@ -244,3 +245,31 @@ def test_compiles_without_a_graph_break(options):
     x = torch.rand(1, 3, 9, 8)
     assert torch.allclose(compiled(x), network(x), atol=1e-5)
     compiled(x).sum().backward()
+
+
+@pytest.mark.parametrize(("options", "graphs"), [(TINY | {"depths": [4, 4]}, 2), (UNET | {"drop_path_rate": 0.1}, 6)])
+def test_compiled_blocks_are_shared(options, graphs):
+    """One graph without and one with stochastic depth for each width of feature map, however many blocks there are."""
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    network = build_network(options)
+    counter = CompileCounter()
+    network.compile(backend=counter, fullgraph=True)
+    x = torch.rand(2, 3, 24, 24)
+    torch.manual_seed(1)
+    compiled = network(x)
+    assert 1 <= counter.frame_count <= graphs
+    torch.manual_seed(1)
+    twin = copy.deepcopy(network)  # copies are not compiled
+    assert torch.allclose(twin(x), compiled, atol=1e-5)
+    compiled.sum().backward()
+
+
+def test_stochastic_depth_drops_samples_and_keeps_the_mean():
+    torch.manual_seed(0)
+    block = MambaIR(embed_dim=12, depths=(1, 1), drop_path_rate=0.25).layers[1].residual_group.blocks[0]
+    keep = block.draw_keep(torch.zeros(4000, 1, 1, 12))
+    assert keep.shape == (4000, 1, 1, 1)
+    assert keep.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert keep.mean().item() == pytest.approx(1, abs=0.05)
+    assert block.eval().draw_keep(torch.zeros(1, 1, 1, 12)) is None
