@@ -15,17 +15,17 @@ import triton.language as tl
 
 from mambair.ops.ss2d.triton_tile import (
     LOG2_E,
+    block_channels,
     chunk_tiles,
-    delta_argument,
-    delta_of,
     line_geometry,
     row_of,
     scan_states,
+    tile_delta,
     tile_pixels,
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["E"])
 def pack_parameters_kernel(
     A_logs_ptr, dt_weight_ptr, A2_ptr, dt_weight_packed_ptr, E, N, R, BN: tl.constexpr, BR: tl.constexpr,
     BE: tl.constexpr,
@@ -46,7 +46,7 @@ def pack_parameters_kernel(
 @triton.jit
 def order_projections_kernel(
     projected_ptr, dbl_ptr, height, width, P, K, G, tile_pitch,
-    BP: tl.constexpr, T: tl.constexpr, IMAGE: tl.constexpr,
+    BP: tl.constexpr, T: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     """projected (B, L, K P), any type -> dbl.
 
@@ -58,7 +58,7 @@ def order_projections_kernel(
     reverse = k >= G
     length, along, across, tile_count = line_geometry(k % G, height, width, K * P, IMAGE, T)
     if tile < tile_count:
-        base, pixels, exists = tile_pixels(tile, reverse, length, along, across, T)
+        base, pixels, exists = tile_pixels(tile, reverse, length, along, across, EVEN, T)
         p = tl.arange(0, BP)
         mask = exists[:, None] & (p < P)[None, :]
         source = projected_ptr + b * height * width * K * P + base + k * P
@@ -68,12 +68,12 @@ def order_projections_kernel(
         tl.store(target + p[None, :] * T + t[:, None], values.to(tl.float32), mask=(p < P)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["E"])
 def chunk_states_kernel(
     x_ptr, delta_ptr, dbl_ptr, A2_ptr, dt_weight_ptr, bias_ptr, states_ptr, delta_sums_ptr,
     height, width, pixel_stride, group_stride, E, N, K, G, tile_pitch, chunks,
-    R: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, FULL_DELTA: tl.constexpr,
-    SOFTPLUS: tl.constexpr,
+    R: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
+    FULL_DELTA: tl.constexpr, SOFTPLUS: tl.constexpr, PREFETCH: tl.constexpr,
 ):  # fmt: skip
     """The state at the end of every chunk if it began at zero, and the chunk's sum of delta."""
     chunk = tl.program_id(1)
@@ -82,8 +82,7 @@ def chunk_states_kernel(
     group = k % G
     reverse = k >= G
     length, along, across, tile_count = line_geometry(group, height, width, pixel_stride, IMAGE, T)
-    e = tl.program_id(0) * BE + tl.arange(0, BE)
-    exists_e = e < E
+    e, exists_e = block_channels(tl.program_id(0), E, BE)
     bias = tl.load(bias_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
     image = b * height * width * pixel_stride + group * group_stride
     P = R + 2 * N
@@ -92,26 +91,34 @@ def chunk_states_kernel(
     A2_ptr += k * N * E + e
     dt_weight_ptr += k * R * E
     t = tl.arange(0, T)
-    total = tl.zeros([BE], tl.float32)
+    total = tl.zeros_like(bias)
     low, count = chunk_tiles(chunk, chunks, tile_count)
     for i in range(count):
         tile = tl.where(reverse, low + count - 1 - i, low + i)
-        base, pixels, exists = tile_pixels(tile, reverse, length, along, across, T)
-        mask = exists[:, None] & exists_e[None, :]
-        offsets = pixels[:, None] + e[None, :]
+        base, pixels, exists = tile_pixels(tile, reverse, length, along, across, EVEN, T)
+        mask = exists[:, None, None] & exists_e[None, :, :]
+        offsets = pixels[:, None, None] + e[None, :, :]
         x = tl.load(x_ptr + image + base + offsets, mask=mask, other=0.0).to(tl.float32)
         dbl = dbl_ptr + tile.to(tl.int64) * (P * T)
-        v = delta_argument(
-            dbl, delta_ptr + image + base, dt_weight_ptr, bias, e, exists_e, offsets, mask, E, R, T, FULL_DELTA
-        )
-        delta = delta_of(v, mask, SOFTPLUS)
+        delta = tile_delta(
+            dbl, delta_ptr + image + base, dt_weight_ptr, bias, e, exists_e, offsets, mask, E, R, T, FULL_DELTA,
+            SOFTPLUS,
+        )  # fmt: skip
         delta_x = delta * x
         total += tl.sum(delta, 0)
+        next_A2 = tl.load(A2_ptr, mask=exists_e, other=0.0)
+        next_before = tl.load(states_ptr, mask=exists_e & (i > 0), other=0.0)
         for n in range(N):
-            A2 = tl.load(A2_ptr + n * E, mask=exists_e, other=0.0)
-            before = tl.load(states_ptr + n * E, mask=exists_e & (i > 0), other=0.0)
             B = tl.load(dbl + (R + n) * T + t)
-            _, h = scan_states(tl.exp2(delta * A2[None, :]), delta_x * B[:, None], before, T)
+            if PREFETCH:
+                A2, before = next_A2, next_before
+                following = tl.minimum(n + 1, N - 1)
+                next_A2 = tl.load(A2_ptr + following * E, mask=exists_e, other=0.0)
+                next_before = tl.load(states_ptr + following * E, mask=exists_e & (i > 0), other=0.0)
+            else:
+                A2 = tl.load(A2_ptr + n * E, mask=exists_e, other=0.0)
+                before = tl.load(states_ptr + n * E, mask=exists_e & (i > 0), other=0.0)
+            _, h = scan_states(tl.exp2(delta * A2[None, :, :]), delta_x * B[:, None, None], before, T)
             tl.store(states_ptr + n * E, row_of(h, T - 1, T), mask=exists_e)
     tl.store(delta_sums_ptr + ((b * K + k) * chunks + chunk) * E + e, total, mask=exists_e)
 
@@ -122,26 +129,32 @@ def _chain_exclusive(decay_1, inner_1, state_1, before_1, decay_2, inner_2, stat
     return decay_1 * decay_2, decay_1 * inner_2, decay_2 * state_1 + state_2, inner_2 * state_1 + before_2
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["E"])
 def pass_states_kernel(
-    states_ptr, delta_sums_ptr, A2_ptr, E, N, K, G, chunks, first_group, groups,
-    SENSES: tl.constexpr, BACKWARD: tl.constexpr, BC: tl.constexpr, BE: tl.constexpr,
+    states_ptr, delta_sums_ptr, A2_ptr, initial_ptr, E, N, K, G, chunks, first_group, groups,
+    SENSES: tl.constexpr, BACKWARD: tl.constexpr, INITIAL: tl.constexpr,
+    BC: tl.constexpr, BE: tl.constexpr,
 ):  # fmt: skip
     """In place: each chunk's own contribution -> the state that enters the chunk.
 
-    BACKWARD: the same for the gradients of states, which run against the direction.
+    BACKWARD: the same for the gradients of states, which run against the direction. INITIAL: what enters the first
+    chunk is in initial_ptr (B, K, N, E) instead of zero.
     """
     n = tl.program_id(1)
-    sense = tl.program_id(2) % SENSES
-    k = first_group + tl.program_id(2) // SENSES % groups + sense * G
-    bk = (tl.program_id(2) // (SENSES * groups)).to(tl.int64) * K + k
+    slot = tl.program_id(2) % (SENSES * groups)
+    b = (tl.program_id(2) // (SENSES * groups)).to(tl.int64)
+    sense = slot // groups
+    k = first_group + slot % groups + sense * G
     e = tl.program_id(0) * BE + tl.arange(0, BE)
     exists_e = e < E
     A2 = tl.load(A2_ptr + (k * N + n) * E + e, mask=exists_e, other=0.0)
-    states_ptr += bk * chunks * N * E + n * E + e[None, :]
-    delta_sums_ptr += bk * chunks * E + e[None, :]
+    states_ptr += ((b * (SENSES * groups) + slot) * chunks * N + n) * E + e[None, :]
+    delta_sums_ptr += (b * K + k) * chunks * E + e[None, :]
     descending = (sense == 1) != BACKWARD
-    carry = tl.zeros([BE], tl.float32)
+    if INITIAL:
+        carry = tl.load(initial_ptr + ((b * K + k) * N + n) * E + e, mask=exists_e, other=0.0)
+    else:
+        carry = tl.zeros([BE], tl.float32)
     step = tl.arange(0, BC)
     first = (step == 0)[:, None]
     ones = tl.full([BC, BE], 1.0, tl.float32)
@@ -158,60 +171,75 @@ def pass_states_kernel(
         carry = row_of(after, BC - 1, BC)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["E"])
 def outputs_kernel(
-    x_ptr, delta_ptr, dbl_ptr, A2_ptr, dt_weight_ptr, bias_ptr, D_ptr, states_ptr, carry_ptr, sum_ptr, y_ptr,
-    height, width, pixel_stride, group_stride, E, N, K, G, tile_pitch, chunks, first_group, groups,
-    R: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, FULL_DELTA: tl.constexpr,
-    SOFTPLUS: tl.constexpr, SENSES: tl.constexpr, ADD: tl.constexpr, FINISH: tl.constexpr,
+    x_ptr, delta_ptr, dbl_ptr, A2_ptr, dt_weight_ptr, bias_ptr, D_ptr, states_ptr, carry_ptr, parts_ptr,
+    height, width, pixel_stride, group_stride, part_stride, E, N, K, G, tile_pitch, chunks,
+    R: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
+    FULL_DELTA: tl.constexpr, SOFTPLUS: tl.constexpr, PREFETCH: tl.constexpr,
 ):  # fmt: skip
-    """y of one chunk in both senses of its axis, from the states that enter the chunk.
+    """One direction's y of one chunk, from the state that enters it; direction k writes to parts_ptr + k part_stride.
 
-    A program reads and writes the same pixels in both senses, so the sum over them needs no atomics: it is kept in
-    sum_ptr (fp32) and the last sense of a FINISH launch writes y. ADD: sum_ptr already holds another axis.
     carry_ptr may be states_ptr, unless the entering states are to be kept for the backward pass.
     """
-    group = first_group + tl.program_id(2) % groups
-    b = (tl.program_id(2) // groups).to(tl.int64)
-    length, along, across, tile_count = line_geometry(group, height, width, pixel_stride, IMAGE, T)
-    e = tl.program_id(0) * BE + tl.arange(0, BE)
-    exists_e = e < E
-    image = b * height * width * pixel_stride + group * group_stride
-    P = R + 2 * N
-    t = tl.arange(0, T)
     chunk = tl.program_id(1)
+    k = tl.program_id(2) % K
+    b = (tl.program_id(2) // K).to(tl.int64)
+    group = k % G
+    reverse = k >= G
+    length, along, across, tile_count = line_geometry(group, height, width, pixel_stride, IMAGE, T)
+    e, exists_e = block_channels(tl.program_id(0), E, BE)
+    bias = tl.load(bias_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
+    D = tl.load(D_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
+    image = b * height * width * pixel_stride + group * group_stride
+    parts_ptr += k * part_stride + image
+    P = R + 2 * N
+    dbl_ptr += (b * K + k) * tile_pitch * P * T
+    states_ptr += ((b * K + k) * chunks + chunk) * N * E + e
+    carry_ptr += ((b * K + k) * chunks + chunk) * N * E + e
+    A2_ptr += k * N * E + e
+    dt_weight_ptr += k * R * E
+    t = tl.arange(0, T)
     low, count = chunk_tiles(chunk, chunks, tile_count)
-    for sense in range(SENSES):
-        k = group + sense * G
-        bias = tl.load(bias_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
-        D = tl.load(D_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
-        state = ((b * K + k) * chunks + chunk) * N * E + e
-        for i in range(count):
-            tile = tl.where(sense == 1, low + count - 1 - i, low + i)
-            base, pixels, exists = tile_pixels(tile, sense == 1, length, along, across, T)
-            mask = exists[:, None] & exists_e[None, :]
-            offsets = pixels[:, None] + e[None, :]
-            base += image
-            x = tl.load(x_ptr + base + offsets, mask=mask, other=0.0).to(tl.float32)
-            dbl = dbl_ptr + ((b * K + k) * tile_pitch + tile) * (P * T)
-            v = delta_argument(
-                dbl, delta_ptr + base, dt_weight_ptr + k * R * E, bias, e, exists_e, offsets, mask, E, R, T, FULL_DELTA
-            )
-            delta = delta_of(v, mask, SOFTPLUS)
-            delta_x = delta * x
-            y = D[None, :] * x
-            entering_ptr = tl.where(i > 0, carry_ptr, states_ptr) + state
-            for n in range(N):
-                A2 = tl.load(A2_ptr + (k * N + n) * E + e, mask=exists_e, other=0.0)
-                before = tl.load(entering_ptr + n * E, mask=exists_e, other=0.0)
-                B = tl.load(dbl + (R + n) * T + t)
-                C = tl.load(dbl + (R + N + n) * T + t)
-                _, h = scan_states(tl.exp2(delta * A2[None, :]), delta_x * B[:, None], before, T)
-                y += C[:, None] * h
-                tl.store(carry_ptr + state + n * E, row_of(h, T - 1, T), mask=exists_e)
-            if ADD or sense > 0:
-                y += tl.load(sum_ptr + base + offsets, mask=mask, other=0.0)
-            if FINISH and sense == SENSES - 1:
-                tl.store(y_ptr + base + offsets, y.to(y_ptr.dtype.element_ty), mask=mask)
+    for i in range(count):
+        tile = tl.where(reverse, low + count - 1 - i, low + i)
+        base, pixels, exists = tile_pixels(tile, reverse, length, along, across, EVEN, T)
+        mask = exists[:, None, None] & exists_e[None, :, :]
+        offsets = pixels[:, None, None] + e[None, :, :]
+        x = tl.load(x_ptr + image + base + offsets, mask=mask, other=0.0).to(tl.float32)
+        dbl = dbl_ptr + tile.to(tl.int64) * (P * T)
+        delta = tile_delta(
+            dbl, delta_ptr + image + base, dt_weight_ptr, bias, e, exists_e, offsets, mask, E, R, T, FULL_DELTA,
+            SOFTPLUS,
+        )  # fmt: skip
+        delta_x = delta * x
+        y = D[None, :, :] * x
+        entering = tl.where(i > 0, carry_ptr, states_ptr)
+        next_A2 = tl.load(A2_ptr, mask=exists_e, other=0.0)
+        next_before = tl.load(entering, mask=exists_e, other=0.0)
+        for n in range(N):
+            B = tl.load(dbl + (R + n) * T + t)
+            C = tl.load(dbl + (R + N + n) * T + t)
+            if PREFETCH:
+                A2, before = next_A2, next_before
+                following = tl.minimum(n + 1, N - 1)
+                next_A2 = tl.load(A2_ptr + following * E, mask=exists_e, other=0.0)
+                next_before = tl.load(entering + following * E, mask=exists_e, other=0.0)
             else:
-                tl.store(sum_ptr + base + offsets, y, mask=mask)
+                A2 = tl.load(A2_ptr + n * E, mask=exists_e, other=0.0)
+                before = tl.load(entering + n * E, mask=exists_e, other=0.0)
+            _, h = scan_states(tl.exp2(delta * A2[None, :, :]), delta_x * B[:, None, None], before, T)
+            y += C[:, None, None] * h
+            tl.store(carry_ptr + n * E, row_of(h, T - 1, T), mask=exists_e)
+        tl.store(parts_ptr + base + offsets, y.to(parts_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def sum_parts_kernel(parts_ptr, sum_ptr, part_stride, size, parts: tl.constexpr, BLOCK: tl.constexpr):
+    """Sum of `parts` tensors that lie part_stride apart, in fp32 and in their order."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = place < size
+    total = tl.zeros([BLOCK], tl.float32)
+    for part in tl.static_range(parts):
+        total += tl.load(parts_ptr + part * part_stride + place, mask=mask, other=0.0).to(tl.float32)
+    tl.store(sum_ptr + place, total.to(sum_ptr.dtype.element_ty), mask=mask)

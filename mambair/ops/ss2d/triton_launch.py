@@ -5,23 +5,26 @@ P = R + 2N. An image has one group per axis, all groups reading the same channel
 channels that share B and C, and one sense.
 """
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import triton
 from torch import Tensor
+from triton.runtime.interpreter import InterpretedFunction
 
 from mambair.ops.ss2d import triton_backward as backward
 from mambair.ops.ss2d import triton_forward as forward
 
 WARP = 32
-# Pixels of a tile: registers for more do not suffice in gradients_kernel; fewer would keep states twice as often.
-_TILE = 16
-# Warps wanted from one launch of outputs_kernel: about what an H100's 132 multiprocessors hold at once.
+# Nothing to pipeline: staging loads through shared memory only cost registers.
+_ONE_WARP = {"num_warps": 1, "num_stages": 1}
+LOG2_E = math.log2(math.e)
+# Warps per direction, at a channel per thread: with four directions twice what an H100's 132 multiprocessors hold.
 _TARGET_WARPS = 1536
 # A shorter chunk would spend more on its saved states than on its pixels.
-_MIN_CHUNK_TILES = 4
+_MIN_CHUNK_PIXELS = 64
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,10 @@ class ScanShape:
     def projections(self) -> int:
         return self.rank + 2 * self.states
 
+    def even(self, tile: int) -> bool:
+        """Whether tiles of this length fill every line."""
+        return self.width % tile == 0 and (self.groups == 1 or not self.image or self.height % tile == 0)
+
     @property
     def pixel_stride(self) -> int:
         return self.channels if self.image else self.channels * self.groups
@@ -65,24 +72,46 @@ class ScanShape:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a scan is cut: pixels per tile, channels per program (32 a warp), chunks per direction; registers per thread
-    of gradients_kernel."""
+    """How a scan is cut: pixels per tile, channels per program (a warp), chunks per direction."""
 
     tile: int
     block: int
-    backward_block: int
     chunks: int
-    registers: int | None = 168
+    prefetch: bool = True
+    regs: tuple = (None, None, None, None)
 
 
 def make_plan(shape: ScanShape) -> Plan:
-    """Chunks as long as they can be with the GPU still full: saved states and parts of sums shrink with their number."""
-    warps = shape.batch * triton.cdiv(shape.channels, WARP)
-    chunks = min(triton.cdiv(_TARGET_WARPS, warps), min(shape.axis_tiles(_TILE)) // _MIN_CHUNK_TILES)
-    # d_dbl has one part per block of channels: wide blocks keep it small where they do not idle.
-    padded = {block: triton.cdiv(shape.channels, block) * block for block in (32, 64, 128)}
-    backward_block = max(block for block, width in padded.items() if width == min(padded.values()))
-    return Plan(tile=_TILE, block=WARP, backward_block=backward_block, chunks=max(1, chunks))
+    """Chunks as long as they can be with the GPU full: saved states and parts of sums shrink with their number."""
+    # Two channels per thread halve the broadcast loads of B and C, unless that leaves more lanes idle.
+    wide = _blocks(shape.channels, 2 * WARP) * 2 == _blocks(shape.channels, WARP)
+    tile, block = (8, 2 * WARP) if wide else (16, WARP)
+    warps = shape.batch * _blocks(shape.channels, WARP)
+    chunks = min(triton.cdiv(_TARGET_WARPS, warps), min(shape.axis_tiles(tile)) * tile // _MIN_CHUNK_PIXELS)
+    return Plan(tile=tile, block=block, chunks=max(1, chunks))
+
+
+def kept_shapes(shape: ScanShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of the states and sums that `scan_forward` keeps for `scan_backward`."""
+    chunks = make_plan(shape).chunks
+    sums = (shape.batch, shape.directions, chunks, shape.channels)
+    return (*sums[:3], shape.states, shape.channels), sums
+
+
+def launch_refusal(device: torch.device) -> str | None:
+    """Why the kernels cannot run on `device`, with the remedy; None when they can."""
+    if isinstance(forward.outputs_kernel, InterpretedFunction):
+        return None
+    if device.type != "cuda":
+        return f"it runs on CUDA GPUs and the tensors are on {device}; move them to one, or use backend 'numba'"
+    if torch.version.hip is not None:
+        return "it is written for NVIDIA GPUs; use backend 'reference'"
+    if not torch.cuda.is_available():
+        return "no CUDA GPU is usable; run nvidia-smi to see whether the driver finds one"
+    major, minor = torch.cuda.get_device_capability(device)
+    if major < 7:
+        return f"it needs compute capability 7.0 and this GPU has {major}.{minor}; use backend 'mamba_ssm'"
+    return None
 
 
 def _on(tensor: Tensor) -> AbstractContextManager:
@@ -95,11 +124,6 @@ def _precision(x: Tensor) -> str:
     if not x.is_cuda or torch.cuda.get_device_capability(x.device) < (8, 0):
         return "ieee"
     return "tf32x3" if x.dtype == torch.float32 else "tf32"
-
-
-def _warps(block: int) -> int:
-    """A thread per channel: then a scan along a tile never leaves its thread."""
-    return max(1, block // WARP)
 
 
 def _blocks(channels: int, block: int) -> int:
@@ -115,7 +139,7 @@ def pack_parameters(A_logs: Tensor, dt_weight: Tensor) -> tuple[Tensor, Tensor]:
     with _on(A_logs):
         forward.pack_parameters_kernel[(_blocks(channels, WARP), directions)](
             A_logs.contiguous(), dt_weight.contiguous(), A2, packed, channels, states, rank,
-            BN=triton.next_power_of_2(states), BR=triton.next_power_of_2(rank), BE=WARP, num_warps=1,
+            BN=triton.next_power_of_2(states), BR=triton.next_power_of_2(rank), BE=WARP, **_ONE_WARP,
         )  # fmt: skip
     return A2, packed
 
@@ -127,26 +151,48 @@ def _order_projections(shape: ScanShape, plan: Plan, projected: Tensor) -> Tenso
     dbl = projected.new_empty(size, dtype=torch.float32)
     forward.order_projections_kernel[(tiles, shape.directions, shape.batch)](
         projected, dbl, shape.height, shape.width, shape.projections, shape.directions, shape.groups, tiles,
-        BP=triton.next_power_of_2(shape.projections), T=plan.tile, IMAGE=shape.image, num_warps=1,
+        BP=triton.next_power_of_2(shape.projections), T=plan.tile, IMAGE=shape.image, EVEN=shape.even(plan.tile),
+        **_ONE_WARP,
     )  # fmt: skip
     return dbl
 
 
 def _pass_states(
-    shape: ScanShape, plan: Plan, states: Tensor, sums: Tensor, A2: Tensor, first: int, groups: int, against: bool
+    shape: ScanShape,
+    plan: Plan,
+    states: Tensor,
+    sums: Tensor,
+    A2: Tensor,
+    launch: tuple[int, int],
+    backward: bool = False,
+    initial: Tensor | None = None,
 ) -> None:
+    first, groups = launch
     grid = (_blocks(shape.channels, WARP), shape.states, shape.batch * groups * shape.senses)
     forward.pass_states_kernel[grid](
-        states, sums, A2, shape.channels, shape.states, shape.directions, shape.groups, plan.chunks, first,
-        groups, SENSES=shape.senses, BACKWARD=against, BC=16, BE=WARP, num_warps=1,
+        states, sums, A2, A2 if initial is None else initial, shape.channels, shape.states, shape.directions,
+        shape.groups, plan.chunks, first, groups, SENSES=shape.senses, BACKWARD=backward,
+        INITIAL=initial is not None, BC=16, BE=WARP, **_ONE_WARP,
     )  # fmt: skip
 
 
-def _launches(shape: ScanShape) -> list[tuple[int, int, bool, bool]]:
-    """(first group, groups, ADD, FINISH): an image's axes add to the same pixels, one launch after the other."""
-    if not shape.image:
-        return [(0, shape.groups, False, True)]
-    return [(group, 1, group > 0, group == shape.groups - 1) for group in range(shape.groups)]
+def _sum_parts(parts: Tensor) -> Tensor:
+    """The sum over the first dimension, in the type of `parts`."""
+    if parts.shape[0] == 1:
+        return parts[0]
+    total = torch.empty_like(parts[0])
+    forward.sum_parts_kernel[(_blocks(total.numel(), 1024),)](
+        parts, total, total.numel(), total.numel(), parts=parts.shape[0], BLOCK=1024, num_warps=4
+    )
+    return total
+
+
+def _options(shape: ScanShape, plan: Plan) -> dict:
+    """The compile-time arguments that all scanning kernels share."""
+    return {
+        "R": shape.rank, "T": plan.tile, "BE": plan.block, "IMAGE": shape.image, "EVEN": shape.even(plan.tile),
+        "FULL_DELTA": shape.delta_given, "SOFTPLUS": shape.softplus, **_ONE_WARP,
+    }  # fmt: skip
 
 
 def scan_forward(
@@ -169,33 +215,28 @@ def scan_forward(
     """
     plan = plan or make_plan(shape)
     chunks, tiles = plan.chunks, max(shape.axis_tiles(plan.tile))
-    size = (shape.batch, shape.directions, chunks, shape.states, shape.channels)
-    states = torch.zeros(size, dtype=torch.float32, device=x.device) if chunks == 1 else A2.new_empty(size)
-    sums = A2.new_empty(shape.batch, shape.directions, chunks, shape.channels)
-    common = dict(R=shape.rank, T=plan.tile, BE=plan.block, IMAGE=shape.image, FULL_DELTA=shape.delta_given,
-                  SOFTPLUS=shape.softplus, num_warps=_warps(plan.block))  # fmt: skip
-    sizes = (shape.height, shape.width, shape.pixel_stride, shape.group_stride, shape.channels, shape.states,
-             shape.directions, shape.groups, tiles, chunks)  # fmt: skip
-    blocks = _blocks(shape.channels, plan.block)
-    y = torch.empty_like(x)
+    states = A2.new_zeros(shape.batch, shape.directions, chunks, shape.states, shape.channels)
+    sums = A2.new_zeros(shape.batch, shape.directions, chunks, shape.channels)
+    options = _options(shape, plan)
+    pixels = (shape.height, shape.width, shape.pixel_stride, shape.group_stride)
+    sizes = (shape.channels, shape.states, shape.directions, shape.groups, tiles, chunks)
+    grid = (_blocks(shape.channels, plan.block), chunks, shape.batch * shape.directions)
     with _on(x):
         dbl = _order_projections(shape, plan, projected)
         inputs = (x, x if delta is None else delta, dbl, A2, A2 if dt_weight is None else dt_weight, bias)
         if chunks > 1:
-            forward.chunk_states_kernel[(blocks, chunks, shape.batch * shape.directions)](
-                *inputs, states, sums, *sizes, **common
+            forward.chunk_states_kernel[grid](
+                *inputs, states, sums, *pixels, *sizes, maxnreg=plan.regs[0], PREFETCH=plan.prefetch, **options
             )
-            _pass_states(shape, plan, states, sums, A2, 0, shape.groups, against=False)
-        else:
-            sums.zero_()
+            _pass_states(shape, plan, states, sums, A2, (0, shape.groups))
         carry = torch.empty_like(states) if keep_states else states
-        partial = shape.image and shape.directions > 1
-        total = torch.empty_like(x, dtype=torch.float32) if partial and x.dtype != torch.float32 else y
-        for first, groups, add, finish in _launches(shape):
-            forward.outputs_kernel[(blocks, chunks, shape.batch * groups)](
-                *inputs, D, states, carry, total, y, *sizes, first, groups,
-                SENSES=shape.senses, ADD=add, FINISH=finish, **common,
-            )  # fmt: skip
+        # Every direction of an image has its own part of the sum, so that all run at once without atomics.
+        parts = x.new_empty(shape.directions if shape.image else 1, *x.shape)
+        forward.outputs_kernel[grid](
+            *inputs, D, states, carry, parts, *pixels, x.numel() if shape.image else 0, *sizes,
+            PREFETCH=plan.prefetch, maxnreg=plan.regs[1], **options,
+        )  # fmt: skip
+        y = _sum_parts(parts)
     return y, states, sums, carry
 
 
@@ -211,58 +252,61 @@ def scan_backward(
     D: Tensor,
     states: Tensor,
     sums: Tensor,
+    leaving: Tensor | None,
     A_is_log: bool,
     plan: Plan | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients (x without its way through projected, delta, projected, A (K E, N), dt weight (K, E, R), bias, D).
 
-    A_is_log: the gradient of A_logs instead of A. Parameters' gradients are fp32, the others of their tensor's type.
+    leaving: gradient of the last states (B, K, N, E).  A_is_log: the gradient of A_logs instead of A. Parameters'
+    gradients are fp32, the others of their tensor's type.
     """
     plan = plan or make_plan(shape)
     chunks, tiles = plan.chunks, max(shape.axis_tiles(plan.tile))
-    common = dict(R=shape.rank, T=plan.tile, IMAGE=shape.image, FULL_DELTA=shape.delta_given, SOFTPLUS=shape.softplus,
-                  SENSES=shape.senses)  # fmt: skip
-    sizes = (shape.height, shape.width, shape.pixel_stride, shape.group_stride, shape.channels, shape.states,
-             shape.directions, shape.groups, tiles, chunks)  # fmt: skip
     channels, rows = shape.channels, shape.states + shape.rank + 2
-    blocks, parts = _blocks(channels, plan.block), _blocks(channels, plan.backward_block)
-    adjoints = torch.empty_like(states)
-    dx, d_projected = torch.empty_like(x), torch.empty_like(projected)
+    # An image's axes run one after the other: scratch memory for one of them.
+    launches = [(group, 1) for group in range(shape.groups)] if shape.image else [(0, shape.groups)]
+    slots = launches[0][1] * shape.senses
+    blocks = _blocks(channels, plan.block)
+    grid = (blocks, chunks, shape.batch * slots)
+    options = _options(shape, plan) | {"SENSES": shape.senses}
+    pixels = (shape.height, shape.width, shape.pixel_stride, shape.group_stride)
+    sizes = (channels, shape.states, shape.directions, shape.groups, tiles, chunks)
+    d_projected = torch.empty_like(projected)
     d_delta = None if delta is None else torch.empty_like(delta)
-    d_parts = A2.new_empty(shape.batch * chunks, shape.directions, rows, channels)
-    partial = shape.image and shape.directions > 1
-    launches = _launches(shape)
-    group_count = launches[0][1]
-    tiled = (shape.batch, group_count, shape.senses, tiles)
+    d_A = A2.new_empty(shape.directions * channels, shape.states)
+    d_weight = A2.new_empty(shape.directions, channels, shape.rank)
+    d_bias, d_D = torch.empty_like(A2[:, 0]), torch.empty_like(A2[:, 0])
     with _on(x):
         dbl = _order_projections(shape, plan, projected)
         inputs = (x, dy, x if delta is None else delta, dbl, A2, A2 if dt_weight is None else dt_weight, bias)
-        tile_states = A2.new_empty(*tiled, shape.states, channels)
-        d_dbl = x.new_empty(parts, *tiled, shape.projections, plan.tile)
-        total = torch.empty_like(x, dtype=torch.float32) if partial and x.dtype != torch.float32 else dx
-        for first, groups, add, finish in launches:
-            grid = (blocks, chunks, shape.batch * groups * shape.senses)
+        adjoints = A2.new_empty(shape.batch, slots, chunks, shape.states, channels)
+        carry = torch.empty_like(adjoints)
+        # As fine as the inputs: a tile starts from it and nothing accumulates.
+        tile_type = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+        tile_states = x.new_empty(shape.batch, slots, tiles, shape.states, channels, dtype=tile_type)
+        d_dbl = x.new_empty(blocks, shape.batch, slots, tiles, shape.projections, plan.tile)
+        d_parameters = A2.new_empty(shape.batch * chunks, slots, rows, channels)
+        dx_parts = x.new_empty(shape.senses, *x.shape)
+        for launch in launches:
             backward.chunk_adjoints_kernel[grid](
-                *inputs, states, tile_states, adjoints, *sizes, first, groups,
-                BE=plan.block, num_warps=_warps(plan.block), **common,
+                *inputs, states, carry, tile_states, adjoints, *pixels, *sizes, *launch, PREFETCH=plan.prefetch, maxnreg=plan.regs[2],
+                **options,
             )  # fmt: skip
-            _pass_states(shape, plan, adjoints, sums, A2, first, groups, against=True)
-            backward.gradients_kernel[(parts, chunks, shape.batch * groups)](
-                *inputs, D, states, tile_states, adjoints, total, dx, dx if d_delta is None else d_delta, d_dbl, d_parts,
-                *sizes, first, groups, BE=plan.backward_block, BR=max(16, triton.next_power_of_2(shape.rank)),
-                ADD=add, FINISH=finish, PRECISION=_precision(x), num_warps=_warps(plan.backward_block),
-                maxnreg=plan.registers, **common,
+            _pass_states(shape, plan, adjoints, sums, A2, launch, backward=True, initial=leaving)
+            backward.gradients_kernel[grid](
+                *inputs, D, tile_states, adjoints, dx_parts, x if d_delta is None else d_delta, d_dbl, d_parameters,
+                *pixels, x.numel(), *sizes, *launch, BR=max(16, triton.next_power_of_2(shape.rank)),
+                ADD=launch[0] > 0, PRECISION=_precision(x), maxnreg=plan.regs[3], **options,
             )  # fmt: skip
-            backward.gather_projections_kernel[(tiles, groups * shape.senses, shape.batch)](
+            backward.gather_projections_kernel[(tiles, slots, shape.batch)](
                 d_dbl, d_projected, shape.height, shape.width, shape.projections, shape.directions, shape.groups,
-                tiles, parts, first, groups, BP=triton.next_power_of_2(shape.projections), T=plan.tile,
-                IMAGE=shape.image, SENSES=shape.senses, num_warps=1,
+                tiles, blocks, *launch, BP=triton.next_power_of_2(shape.projections), T=plan.tile, IMAGE=shape.image,
+                EVEN=shape.even(plan.tile), SENSES=shape.senses, **_ONE_WARP,
             )  # fmt: skip
-        d_A = A2.new_empty(shape.directions * channels, shape.states)
-        d_weight = A2.new_empty(shape.directions, channels, shape.rank)
-        d_bias, d_D = torch.empty_like(A2[:, 0]), torch.empty_like(A2[:, 0])
-        backward.sum_parameters_kernel[(_blocks(channels, WARP), shape.directions * rows)](
-            d_parts, A2, d_A, d_weight, d_bias, d_D, shape.batch * chunks, channels, shape.states, shape.rank,
-            shape.directions, LOGS=A_is_log, BC=16, BE=WARP, num_warps=1,
-        )  # fmt: skip
+            backward.sum_parameters_kernel[(_blocks(channels, WARP), slots * rows)](
+                d_parameters, A2, d_A, d_weight, d_bias, d_D, shape.batch * chunks, channels, shape.states, shape.rank,
+                shape.groups, *launch, SENSES=shape.senses, LOGS=A_is_log, BC=32, BE=WARP, **_ONE_WARP,
+            )  # fmt: skip
+        dx = _sum_parts(dx_parts)
     return dx, d_delta, d_projected, d_A, d_weight, d_bias, d_D
