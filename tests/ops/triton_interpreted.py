@@ -1,0 +1,81 @@
+"""Run by test_triton_interpreter.py in a process of its own, since Triton reads TRITON_INTERPRET when it is imported.
+
+Prints one JSON object: case -> output or input name -> relative error against float64.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mambair.ops import selective_scan, ss2d_scan
+from mambair.ops.ss2d import triton_launch
+from tests.ops.cases import gradients, leaves, random_scan, random_ss2d, relative_error
+
+plan_by_size = triton_launch.make_plan
+
+
+def small_plan(shape: triton_launch.ScanShape) -> triton_launch.Plan:
+    """Blocks and tiles that the interpreter gets through: several of each, the last ones not full."""
+    chunks = min(2, *shape.axis_tiles(8))
+    return dataclasses.replace(plan_by_size(shape), tile=8, block=8, chunks=chunks)
+
+
+def scattered(tensor: Tensor) -> Tensor:
+    """The same values with gaps between them in memory, NaN in the gaps."""
+    spaced = torch.full((*tensor.shape[:-1], 2 * tensor.shape[-1]), torch.nan, dtype=tensor.dtype)
+    spaced[..., ::2] = tensor.detach()
+    return spaced[..., ::2].requires_grad_()
+
+
+def errors(found: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, float]:
+    return {name: relative_error(found[name], expected[name]) for name in expected}
+
+
+def ss2d_case(generator: torch.Generator, *, bias: float = 0.0, gaps: bool = False, **sizes: int) -> dict[str, float]:
+    arguments = random_ss2d(generator, **sizes)
+    arguments["dt_projs_bias"] += bias
+    weights = torch.randn(arguments["x"].shape, generator=generator)
+    directions = len(arguments["x_proj_weight"])
+    results = []
+    for backend, dtype in (("reference", torch.float64), ("triton", torch.float32)):
+        inputs = leaves(arguments, dtype)
+        if gaps:
+            inputs["x"] = scattered(inputs["x"])
+        y = ss2d_scan(**inputs, directions=directions, backend=backend)
+        results.append({"y": y} | gradients(y, weights, inputs))
+    return errors(results[1], results[0])
+
+
+def scan_case(generator: torch.Generator, *, softplus: bool, **sizes: int) -> dict[str, float]:
+    arguments = random_scan(generator, **sizes)
+    arguments["delta"] = arguments["delta"].abs() + 1.5
+    results = []
+    for backend, dtype in (("reference", torch.float64), ("triton", torch.float32)):
+        inputs = leaves(arguments, dtype)
+        y, state = selective_scan(**inputs, delta_softplus=softplus, return_last_state=True, backend=backend)
+        found = torch.autograd.grad((y * y).sum() + (state * state).sum(), list(inputs.values()))
+        results.append({"y": y, "state": state} | dict(zip(inputs, found, strict=True)))
+    return errors(results[1], results[0])
+
+
+def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
+    generator = torch.Generator().manual_seed(0)
+    one = {"batch": 1, "channels": 5, "rank": 2, "states": 2}
+    yield "four directions", ss2d_case(generator, **one | {"batch": 2}, height=9, width=3)
+    yield "two directions, gaps in memory", ss2d_case(generator, **one, height=1, width=17, directions=2, gaps=True)
+    yield "two blocks of channels", ss2d_case(generator, **one | {"channels": 11}, height=1, width=9, directions=1)
+    yield "one pixel", ss2d_case(generator, **one, height=1, width=1, directions=1)
+    yield "large delta", ss2d_case(generator, **one, height=1, width=9, directions=2, bias=12.0)
+    yield "full lines", ss2d_case(generator, **one, height=2, width=8, directions=2)
+    yield "sequence", scan_case(generator, softplus=True, batch=1, channels=6, length=11, states=2, groups=2)
+    yield (
+        "sequence, plain delta",
+        scan_case(generator, softplus=False, batch=1, channels=3, length=9, states=2, groups=1),
+    )
+
+
+triton_launch.make_plan = small_plan
+print(json.dumps(dict(all_cases())))
