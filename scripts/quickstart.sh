@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# From a bare checkout to a trained network, a table and a picture. Needs Python >= 3.10 with pip, nothing else.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/environment.sh
+
+echo "1/5  Installing mambair into .venv (the first time this downloads PyTorch) ..."
+make_environment .venv
+echo "2/5  Photos from scikit-image"
+"$python" scripts/quickstart.py photos
+echo "3/5  Training a small x2 network"
+"$python" mambair/train.py -opt options/train/quickstart.yml
+echo "4/5  Testing it on photos it has not seen"
+"$python" mambair/test.py -opt options/test/quickstart.yml
+echo "5/5  Comparison picture"
+"$python" scripts/quickstart.py picture
+
+cat <<'TEXT'
+
+Where everything is
+  weights      experiments/quickstart/models/net_g_latest.pth
+  curves       .venv/bin/tensorboard --logdir tb_logger/quickstart
+  table        results/quickstart/metrics.md
+  picture      results/quickstart/comparison.png
+What to do next
+  restore a photo of yours    .venv/bin/mambair restore photo.png -o restored --weights experiments/quickstart/models/net_g_latest.pth
+  train the paper's networks  lay out the data as datasets/README.md says, then
+                              .venv/bin/python mambair/train.py -opt options/train/lightSR_x2.yml
+TEXT
