@@ -290,8 +290,8 @@ def scan_backward(
         dx_parts = x.new_empty(shape.senses, *x.shape)
         for launch in launches:
             backward.chunk_adjoints_kernel[grid](
-                *inputs, states, carry, tile_states, adjoints, *pixels, *sizes, *launch, PREFETCH=plan.prefetch, maxnreg=plan.regs[2],
-                **options,
+                *inputs, states, carry, tile_states, adjoints, *pixels, *sizes, *launch, PREFETCH=plan.prefetch,
+                maxnreg=plan.regs[2], **options,
             )  # fmt: skip
             _pass_states(shape, plan, adjoints, sums, A2, launch, backward=True, initial=leaving)
             backward.gradients_kernel[grid](
