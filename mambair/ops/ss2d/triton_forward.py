@@ -145,27 +145,26 @@ def pass_states_kernel(
     b = (tl.program_id(2) // (SENSES * groups)).to(tl.int64)
     sense = slot // groups
     k = first_group + slot % groups + sense * G
-    e = tl.program_id(0) * BE + tl.arange(0, BE)
-    exists_e = e < E
+    e, exists_e = block_channels(tl.program_id(0), E, BE)
     A2 = tl.load(A2_ptr + (k * N + n) * E + e, mask=exists_e, other=0.0)
-    states_ptr += ((b * (SENSES * groups) + slot) * chunks * N + n) * E + e[None, :]
-    delta_sums_ptr += (b * K + k) * chunks * E + e[None, :]
+    states_ptr += ((b * (SENSES * groups) + slot) * chunks * N + n) * E + e[None, :, :]
+    delta_sums_ptr += (b * K + k) * chunks * E + e[None, :, :]
     descending = (sense == 1) != BACKWARD
     if INITIAL:
         carry = tl.load(initial_ptr + ((b * K + k) * N + n) * E + e, mask=exists_e, other=0.0)
     else:
-        carry = tl.zeros([BE], tl.float32)
+        carry = tl.zeros_like(A2)
     step = tl.arange(0, BC)
-    first = (step == 0)[:, None]
-    ones = tl.full([BC, BE], 1.0, tl.float32)
+    first = (step == 0)[:, None, None]
     for start in range(0, chunks, BC):
         place = start + step
-        chunk = tl.where(descending, chunks - 1 - place, place)[:, None]
-        mask = (place < chunks)[:, None] & exists_e[None, :]
+        chunk = tl.where(descending, chunks - 1 - place, place)[:, None, None]
+        mask = (place < chunks)[:, None, None] & exists_e[None, :, :]
         own = tl.load(states_ptr + chunk * N * E, mask=mask, other=0.0)
-        decay = tl.exp2(tl.load(delta_sums_ptr + chunk * E, mask=mask, other=0.0) * A2[None, :])
-        own = tl.where(first, decay * carry[None, :] + own, own)
-        before = tl.where(first, carry[None, :], 0.0)
+        decay = tl.exp2(tl.load(delta_sums_ptr + chunk * E, mask=mask, other=0.0) * A2[None, :, :])
+        ones = tl.full(own.shape, 1.0, tl.float32)
+        own = tl.where(first, decay * carry[None, :, :] + own, own)
+        before = tl.where(first, carry[None, :, :], 0.0)
         _, _, after, entering = tl.associative_scan((decay, ones, own, before), 0, _chain_exclusive)
         tl.store(states_ptr + chunk * N * E, entering, mask=mask)
         carry = row_of(after, BC - 1, BC)
