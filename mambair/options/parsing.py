@@ -85,6 +85,9 @@ def _parse(path: Path, schema: type[Options], force_yml: Sequence[str], debug: b
         options = schema.model_validate(data)
     except ValidationError as error:
         raise UserError(explain(error, schema, source)) from None
+    except UnicodeEncodeError as error:
+        character = error.object[error.start : error.end]
+        raise UserError(f"{path}: {character!a} is half of a character; write the whole character") from None
     return options.with_source(source)
 
 

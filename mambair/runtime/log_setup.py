@@ -27,6 +27,8 @@ def setup_logging(log_file: Path | None, rank: int, debug: bool = False) -> logg
     handlers: list[logging.Handler] = [_console_handler(rank, level, debug)]
     if rank == 0 and log_file is not None:
         handlers.append(_file_handler(log_file, level))
+    # Off first: a second call alone would not take warnings back from a library that replaced the hook in between.
+    logging.captureWarnings(False)
     logging.captureWarnings(True)
     for name in (LOGGER_NAME, "py.warnings"):
         logger = logging.getLogger(name)

@@ -247,3 +247,10 @@ def test_every_field_has_a_docstring() -> None:
     assert len(schemas) >= 9
     missing = [f"{s.__name__}.{n}" for s in schemas for n, field in s.model_fields.items() if not field.description]
     assert not missing
+
+
+def test_half_a_character_is_a_message(tmp_path: Path) -> None:
+    path = tmp_path / "surrogate.yml"
+    path.write_text('jpeg_range: ["\\ud800"]\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"surrogate\.yml: '\\ud800' is half of a character"):
+        parse_train_options(path)
