@@ -33,7 +33,7 @@ def chunk_adjoints_kernel(
     adjoints_ptr,
     height, width, pixel_stride, group_stride, E, N, K, G, tile_pitch, chunks, first_group, groups,
     R: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
-    FULL_DELTA: tl.constexpr, SOFTPLUS: tl.constexpr, SENSES: tl.constexpr, PREFETCH: tl.constexpr,
+    FULL_DELTA: tl.constexpr, SOFTPLUS: tl.constexpr, SENSES: tl.constexpr,
 ):  # fmt: skip
     """tile_states, and each chunk's own contribution to its adjoint.
 
@@ -76,22 +76,12 @@ def chunk_adjoints_kernel(
         delta_x = delta * x
         tile_states = tile_states_ptr + tile.to(tl.int64) * N * E
         entering = tl.where(i > 0, carry_ptr, states_ptr)
-        next_A2 = tl.load(A2_ptr, mask=exists_e, other=0.0)
-        next_before = tl.load(entering, mask=exists_e, other=0.0)
-        next_gathered = tl.load(adjoints_ptr, mask=exists_e & (i > 0), other=0.0)
         for n in range(N):
             B = tl.load(dbl + (R + n) * T + t)
             C = tl.load(dbl + (R + N + n) * T + t)
-            if PREFETCH:
-                A2, before, gathered = next_A2, next_before, next_gathered
-                following = tl.minimum(n + 1, N - 1)
-                next_A2 = tl.load(A2_ptr + following * E, mask=exists_e, other=0.0)
-                next_before = tl.load(entering + following * E, mask=exists_e, other=0.0)
-                next_gathered = tl.load(adjoints_ptr + following * E, mask=exists_e & (i > 0), other=0.0)
-            else:
-                A2 = tl.load(A2_ptr + n * E, mask=exists_e, other=0.0)
-                before = tl.load(entering + n * E, mask=exists_e, other=0.0)
-                gathered = tl.load(adjoints_ptr + n * E, mask=exists_e & (i > 0), other=0.0)
+            A2 = tl.load(A2_ptr + n * E, mask=exists_e, other=0.0)
+            before = tl.load(entering + n * E, mask=exists_e, other=0.0)
+            gathered = tl.load(adjoints_ptr + n * E, mask=exists_e & (i > 0), other=0.0)
             decay, h = scan_states(tl.exp2(delta * A2[None, :, :]), delta_x * B[:, None, None], before, T)
             own = tl.sum(decay * (dy * C[:, None, None]), 0)
             tl.store(adjoints_ptr + n * E, gathered + tl.exp2(passed * A2) * own, mask=exists_e)

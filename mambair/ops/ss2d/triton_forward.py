@@ -73,7 +73,7 @@ def chunk_states_kernel(
     x_ptr, delta_ptr, dbl_ptr, A2_ptr, dt_weight_ptr, bias_ptr, states_ptr, delta_sums_ptr,
     height, width, pixel_stride, group_stride, E, N, K, G, tile_pitch, chunks,
     R: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
-    FULL_DELTA: tl.constexpr, SOFTPLUS: tl.constexpr, PREFETCH: tl.constexpr,
+    FULL_DELTA: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
     """The state at the end of every chunk if it began at zero, and the chunk's sum of delta."""
     chunk = tl.program_id(1)
@@ -106,18 +106,10 @@ def chunk_states_kernel(
         )  # fmt: skip
         delta_x = delta * x
         total += tl.sum(delta, 0)
-        next_A2 = tl.load(A2_ptr, mask=exists_e, other=0.0)
-        next_before = tl.load(states_ptr, mask=exists_e & (i > 0), other=0.0)
         for n in range(N):
             B = tl.load(dbl + (R + n) * T + t)
-            if PREFETCH:
-                A2, before = next_A2, next_before
-                following = tl.minimum(n + 1, N - 1)
-                next_A2 = tl.load(A2_ptr + following * E, mask=exists_e, other=0.0)
-                next_before = tl.load(states_ptr + following * E, mask=exists_e & (i > 0), other=0.0)
-            else:
-                A2 = tl.load(A2_ptr + n * E, mask=exists_e, other=0.0)
-                before = tl.load(states_ptr + n * E, mask=exists_e & (i > 0), other=0.0)
+            A2 = tl.load(A2_ptr + n * E, mask=exists_e, other=0.0)
+            before = tl.load(states_ptr + n * E, mask=exists_e & (i > 0), other=0.0)
             _, h = scan_states(tl.exp2(delta * A2[None, :, :]), delta_x * B[:, None, None], before, T)
             tl.store(states_ptr + n * E, row_of(h, T - 1, T), mask=exists_e)
     tl.store(delta_sums_ptr + ((b * K + k) * chunks + chunk) * E + e, total, mask=exists_e)
@@ -175,7 +167,7 @@ def outputs_kernel(
     x_ptr, delta_ptr, dbl_ptr, A2_ptr, dt_weight_ptr, bias_ptr, D_ptr, states_ptr, carry_ptr, parts_ptr,
     height, width, pixel_stride, group_stride, part_stride, E, N, K, G, tile_pitch, chunks,
     R: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
-    FULL_DELTA: tl.constexpr, SOFTPLUS: tl.constexpr, PREFETCH: tl.constexpr,
+    FULL_DELTA: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
     """One direction's y of one chunk, from the state that enters it; direction k writes to parts_ptr + k part_stride.
 
@@ -214,19 +206,11 @@ def outputs_kernel(
         delta_x = delta * x
         y = D[None, :, :] * x
         entering = tl.where(i > 0, carry_ptr, states_ptr)
-        next_A2 = tl.load(A2_ptr, mask=exists_e, other=0.0)
-        next_before = tl.load(entering, mask=exists_e, other=0.0)
         for n in range(N):
             B = tl.load(dbl + (R + n) * T + t)
             C = tl.load(dbl + (R + N + n) * T + t)
-            if PREFETCH:
-                A2, before = next_A2, next_before
-                following = tl.minimum(n + 1, N - 1)
-                next_A2 = tl.load(A2_ptr + following * E, mask=exists_e, other=0.0)
-                next_before = tl.load(entering + following * E, mask=exists_e, other=0.0)
-            else:
-                A2 = tl.load(A2_ptr + n * E, mask=exists_e, other=0.0)
-                before = tl.load(entering + n * E, mask=exists_e, other=0.0)
+            A2 = tl.load(A2_ptr + n * E, mask=exists_e, other=0.0)
+            before = tl.load(entering + n * E, mask=exists_e, other=0.0)
             _, h = scan_states(tl.exp2(delta * A2[None, :, :]), delta_x * B[:, None, None], before, T)
             y += C[:, None, None] * h
             tl.store(carry_ptr + n * E, row_of(h, T - 1, T), mask=exists_e)
