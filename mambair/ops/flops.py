@@ -1,4 +1,4 @@
-"""How many floating-point operations the scans count as: one rule for every backend and for the complexity tool.
+"""How many floating-point operations the operators count as: one rule for every backend and for the complexity tool.
 
 The usual rule for a selective scan: 9 B L D N + B L D, for B sequences of length L with D channels and N states; the
 second term is the product with D. A multiplication and an addition are two operations. A backward pass counts as two
@@ -23,3 +23,8 @@ def ss2d_scan_flops(batch: int, pixels: int, channels: int, states: int, rank: i
     """Operations of a whole `ss2d_scan`, forward: with the projections of x to (dt, B, C)."""
     projections = 2 * batch * pixels * channels * directions * (rank + 2 * states)
     return projections + ss2d_core_flops(batch, pixels, channels, states, rank, directions)
+
+
+def depthwise_conv_flops(batch: int, pixels: int, channels: int) -> int:
+    """Operations of a depthwise 3x3 convolution, forward."""
+    return 2 * 9 * batch * pixels * channels

@@ -1,0 +1,51 @@
+"""The Triton kernels on Triton's interpreter, without a GPU: forward and every gradient against float64."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mambair.ops.backends import ENVIRONMENT_VARIABLE
+
+ROOT = Path(__file__).resolve().parents[3]
+LIMITS = {
+    "silu, slice of a wider tensor": 1e-5,
+    "two strips, two blocks of columns": 1e-5,
+    "two blocks of channels, no bias": 1e-5,
+    "dilation, three strips": 1e-5,
+    "dilation with silu, gaps between channels": 1e-5,
+    "dilation beyond the image": 1e-5,
+    "one pixel": 1e-5,
+    "one channel": 1e-5,
+    "half precision": 2e-3,
+}
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+
+
+@pytest.fixture(scope="module")
+def errors() -> dict[str, dict[str, float]]:
+    """Case -> tensor -> relative error."""
+    environment = os.environ | {
+        "TRITON_INTERPRET": "1",
+        ENVIRONMENT_VARIABLE: "triton",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-W", "ignore", "-m", "tests.ops.depthwise.triton_interpreted"]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_output_and_gradients_match_float64(errors: dict[str, dict[str, float]], case: str) -> None:
+    assert {name: error for name, error in errors[case].items() if not error < LIMITS[case]} == {}
+
+
+def test_every_case_ran(errors: dict[str, dict[str, float]]) -> None:
+    assert tuple(errors) == tuple(LIMITS)

@@ -1,0 +1,46 @@
+"""Run by test_triton_interpreter.py in a process of its own, since Triton reads TRITON_INTERPRET when it is imported.
+
+Prints one JSON object: case -> output or input name -> relative error against float64.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+
+import torch
+
+from mambair.ops.depthwise import triton_launch
+from tests.ops.cases import leaves, relative_error
+from tests.ops.depthwise.cases import as_slice, expected, found, random_convolution, spread
+
+
+def errors(
+    *, dilation: int = 1, silu: bool = False, layout=lambda x: x, dtype: torch.dtype = torch.float32, **sizes
+) -> dict[str, float]:
+    arguments = random_convolution(**sizes)
+    inputs = leaves(arguments, torch.float32)
+    inputs["x"] = layout(inputs["x"])
+    truth = expected(arguments, dilation, silu)
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        results = found(inputs, dilation, silu)
+    assert results["y"].dtype == dtype
+    assert results["y"].is_contiguous()
+    return {name: relative_error(results[name], truth[name]) for name in truth}
+
+
+def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
+    yield "silu, slice of a wider tensor", errors(silu=True, layout=as_slice)
+    yield "two strips, two blocks of columns", errors(batch=1, height=9, width=35, silu=True)
+    yield "two blocks of channels, no bias", errors(batch=1, height=3, width=4, channels=20, bias=False)
+    yield "dilation, three strips", errors(batch=1, height=17, dilation=2)
+    yield "dilation with silu, gaps between channels", errors(height=4, dilation=2, silu=True, layout=spread)
+    yield "dilation beyond the image", errors(batch=1, height=2, width=3, dilation=4, silu=True, bias=False)
+    yield "one pixel", errors(height=1, width=1, channels=5, silu=True)
+    yield "one channel", errors(channels=1, silu=True)
+    yield "half precision", errors(silu=True, layout=as_slice, dtype=torch.float16)
+
+
+# Several strips of few rows, the last one shorter, which the sizes that the interpreter gets through would not have.
+triton_launch.CONVOLVE = dataclasses.replace(triton_launch.CONVOLVE, min_rows=3)
+triton_launch.GRADIENTS = dataclasses.replace(triton_launch.GRADIENTS, min_rows=4)
+print(json.dumps(dict(all_cases())))
