@@ -8,14 +8,22 @@ import math
 from collections.abc import Sequence
 
 import torch
-from timm.layers import DropPath, trunc_normal_
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from mambair.archs.layers import CAB, MLP, ChannelAttention, LightCAB, channels_first, channels_last, residual_conv
+from mambair.archs.layers import (
+    CAB,
+    MLP,
+    ChannelAttention,
+    LightCAB,
+    channels_first,
+    channels_last,
+    linear,
+    residual_conv,
+)
 from mambair.errors import UserError
-from mambair.ops import ss2d_scan
+from mambair.ops import depthwise_conv, ss2d_scan
 
 LOCAL_BLOCKS = ("cab", "light_cab", "ca", "mlp", "none")
 SCAN_DIRECTIONS = (1, 2, 4)
@@ -60,8 +68,8 @@ class VSSM(nn.Module):
         self.Ds.fill_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, z = self.in_proj(x).chunk(2, dim=-1)  # (B, H, W, E) each
-        x = channels_last(F.silu(self.conv2d(channels_first(x))))
+        x, z = linear(self.in_proj, x).chunk(2, dim=-1)  # (B, H, W, E) each
+        x = depthwise_conv(x, self.conv2d.weight, self.conv2d.bias, silu=True)
         y = ss2d_scan(
             x,
             self.x_proj_weight,
@@ -71,7 +79,7 @@ class VSSM(nn.Module):
             self.Ds,
             directions=self.scan_directions,
         )  # (B, H, W, E)
-        return self.out_proj(self.out_norm(y) * F.silu(z))
+        return linear(self.out_proj, self.out_norm(y) * F.silu(z))
 
 
 def build_local_block(kind: str, channels: int, compress_ratio: int) -> nn.Module | None:
@@ -108,7 +116,7 @@ class RSSB(nn.Module):
         super().__init__()
         self.ln_1 = nn.LayerNorm(channels)
         self.self_attention = VSSM(channels, d_state, mlp_ratio, scan_directions)
-        self.drop_path = DropPath(drop_path)
+        self.drop_path_rate = drop_path
         self.skip_scale = nn.Parameter(torch.ones(channels))
         self.conv_blk = build_local_block(local_block, channels, compress_ratio)
         if self.conv_blk is not None:
@@ -121,9 +129,10 @@ class RSSB(nn.Module):
         None where nothing is dropped. It is drawn outside of `forward`, so that the one compiled block serves all
         blocks although their rates differ, and recomputation for checkpointing needs no random state.
         """
-        if not self.training or self.drop_path.drop_prob == 0:
+        if not self.training or self.drop_path_rate == 0:
             return None
-        return self.drop_path(x.new_ones(x.shape[0], 1, 1, 1))
+        kept = 1 - self.drop_path_rate
+        return x.new_empty(x.shape[0], 1, 1, 1).bernoulli_(kept).div_(kept)
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
         attended = self.self_attention(self.ln_1(x))
@@ -175,7 +184,7 @@ def drop_path_rates(last: float, blocks: int) -> list[float]:
 def init_weights(module: nn.Module) -> None:
     """For `nn.Module.apply`: truncated normal (0.02) for Linear; convolutions and LayerNorms keep PyTorch's default."""
     if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
+        nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 

@@ -3,11 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mambair.archs.blocks import RSSB, no_weight_decay_names
 from mambair.archs.hub import HubMixin
 from mambair.errors import UserError
+
+RECOMPILE_LIMIT = 64
 
 
 class RestorationNetwork(
@@ -43,6 +46,8 @@ class RestorationNetwork(
         All blocks of one width share the compiled code, so this takes seconds where compiling the whole network,
         which is these blocks written out many times, takes minutes.
         """
+        # One piece of code serves every block; each width, type and mode of a network counts as a recompilation of it.
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
         for module in self.modules():
             if isinstance(module, RSSB):
                 module.compile(*args, **kwargs)

@@ -3,17 +3,16 @@
 import logging
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from mambair.data.loaders import LoadedBatch, LoadedStep
 from mambair.engine.draws import preparation_rng, seed_phase
+from mambair.engine.passes import GraphedPasses, PlainPasses
 from mambair.engine.usual_loss import UsualLoss
 from mambair.errors import UserError
 from mambair.models.base_model import Batch, Phase, TrainableModel
@@ -64,6 +63,7 @@ class Stepper:
         seed: of the draws that belong to the micro-batches.
         clip_norm: largest gradient norm, None for no clipping.
         skip_nonfinite: steps in a row with non-finite numbers that are skipped before the run stops.
+        graphs: replay the passes as CUDA graphs; see `passes.graph_refusal` for the models that allow it.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Stepper:
         seed: int,
         clip_norm: float | None = None,
         skip_nonfinite: int = 0,
+        graphs: bool = False,
     ) -> None:
         self.model = model
         self.group = group
@@ -81,6 +82,7 @@ class Stepper:
         self.clip_norm = clip_norm
         self.skip_nonfinite = skip_nonfinite
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=model.amp_dtype is torch.float16)
+        self.passes = GraphedPasses(model, self.scaler, group.world_size) if graphs else PlainPasses(model, self.scaler)
         self.skipped_in_a_row = 0
         self._usual = {name: UsualLoss(model.device) for name in model.optimizers}
 
@@ -98,7 +100,7 @@ class Stepper:
         for number, phase in enumerate(self.model.phases(iteration)):
             optimizer = self.model.optimizers[phase.network]
             result.rates[phase.network] = optimizer.set_iteration(iteration)
-            optimizer.optimizer.zero_grad(set_to_none=True)
+            self.passes.zero_gradients(optimizer)
             losses, totals = self._backward(phase, number, loaded, batches)
             verdict = self._judge(phase, optimizer, sum(totals), stop)
             result.losses.update(losses)
@@ -121,7 +123,6 @@ class Stepper:
         self, phase: Phase, number: int, loaded: LoadedStep, batches: Sequence[Batch]
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Accumulate gradients; returns the losses by name, and their sum for each micro-batch."""
-        network = self.model.wrapped(phase.network)
         losses: dict[str, Tensor] = {}
         totals = []
         with self.model.freezing(phase.frozen):
@@ -129,13 +130,10 @@ class Stepper:
                 # Gradients are averaged over the processes: each micro-batch counts as its part of the total batch.
                 weight = size_of(micro_batch) * self.group.world_size / loaded.total_batch
                 seed_phase(self.seed, micro_batch.first_draw, number, self.model.device)
-                with synchronising(network, last=index == len(batches) - 1):
-                    values = phase.losses(batch)
-                    total = sum(value for value in values.values() if value.requires_grad) * weight
-                    self.scaler.scale(total).backward()
-                totals.append(total.detach())
+                values, total = self.passes.run(phase, batch, weight, last=index == len(batches) - 1)
+                totals.append(total)
                 for name, value in values.items():
-                    losses[name] = losses.get(name, 0.0) + value.detach() * weight
+                    losses[name] = losses.get(name, 0.0) + value * weight
         return losses, totals
 
     def _judge(self, phase: Phase, optimizer: ScheduledOptimizer, total: Tensor, stop: bool) -> Verdict:
@@ -182,13 +180,6 @@ class Stepper:
             for name in files_of(batch)
         ]
         return [name for names in all_gather_object(own) for name in names]
-
-
-def synchronising(network: nn.Module, last: bool) -> AbstractContextManager:
-    """The context of a backward pass: only an iteration's last one averages gradients over the processes."""
-    if isinstance(network, DistributedDataParallel) and not last:
-        return network.no_sync()
-    return nullcontext()
 
 
 def size_of(batch: LoadedBatch) -> int:

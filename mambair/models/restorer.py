@@ -14,6 +14,7 @@ from torch import nn
 from mambair.archs import load_network
 from mambair.errors import UserError
 from mambair.models.ensemble import self_ensemble
+from mambair.models.graphs import GraphedForward
 from mambair.models.image_types import Unpacked, unpack_image
 from mambair.models.memory import MIN_TILE, TilePlan, is_out_of_memory
 from mambair.models.tiling import TileRule, restore_tiled
@@ -42,7 +43,7 @@ class Restorer:
         overlap: pixels that neighbouring tiles share; default `mambair.models.tiling.default_overlap`.
         ensemble: average over the eight flips and transpositions (MambaIR+ in the paper; eight times slower).
         batch: images of equal size, or tiles, that go through the network together.
-        compile: run the network through torch.compile: slow on the first image of each size, faster afterwards.
+        compile: torch.compile and, on GPUs, CUDA graphs: slow on the first images of each size, faster afterwards.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Restorer:
         self.device = device
         self._autocast = autocast_dtype(amp, device)
         self._tile, self._overlap, self._ensemble, self._batch = tile, overlap, ensemble, batch
-        self._forward = torch.compile(self.network) if compile else self.network
+        self._forward = GraphedForward(self.network) if compile else self.network
+        if compile:
+            self.network.compile()
         self._plan = TilePlan(self._run, network, device)
 
     def restore(self, image: Any) -> Any:

@@ -200,4 +200,7 @@ FileTemplate = Annotated[Text, AfterValidator(_file_template)]
 GpuCount = Annotated[int | str, BeforeValidator(_gpu_count)]
 TileSize = Annotated[int | str, BeforeValidator(_tile)]
 Component = Annotated[dict[str, Any], BeforeValidator(_component)]
+Switch = Annotated[bool | Literal["auto"], BeforeValidator(lambda value: value if value == "auto" else _flag(value))]
+"""On, off, or decided by what pays."""
+
 Precision = Literal["auto", "none", "bf16", "fp16"]

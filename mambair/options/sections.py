@@ -15,6 +15,7 @@ from mambair.options.fields import (
     Precision,
     Real,
     Section,
+    Switch,
     Text,
     TileSize,
     Whole,
@@ -85,9 +86,11 @@ class TrainSection(Section):
     mixing_augs: MixingOptions = MixingOptions()
     """MixUp."""
     amp: Precision = "none"
-    """Mixed precision: auto is bf16 on a GPU that has it and none elsewhere; the scan stays fp32 in any case."""
-    compile: Flag = False
-    """Compile the network with torch.compile."""
+    """Mixed precision: auto is bf16 on GPUs that have it, fp16 on older ones, none on the CPU; the scan computes in fp32."""
+    compile: Switch = "auto"
+    """Compile the network's blocks with torch.compile: takes about a minute, and pays on GPUs; auto does that in long runs."""
+    cuda_graph: Switch = "auto"
+    """Replay forward and backward passes as CUDA graphs; auto does so on GPUs, for all models but adversarial ones."""
     skip_nonfinite: Count = 0
     """Steps in a row with a non-finite loss or gradient that are skipped before the run stops."""
 

@@ -32,12 +32,14 @@ def select_device(num_gpu: int | str = "auto", local_rank: int = 0) -> torch.dev
 def autocast_dtype(amp: str, device: torch.device) -> torch.dtype | None:
     """The dtype to autocast to for the option `amp` (auto, none, bf16, fp16), None for full precision.
 
-    auto: bf16 on a GPU that computes in it, full precision elsewhere (fp16 needs loss scaling and overflows more
-    easily, so it is used only when asked for). Raises UserError where the device lacks what is asked for.
+    auto: bf16 on a GPU that computes in it, fp16 on an older one (training then scales the loss), full precision
+    elsewhere. Raises UserError where the device lacks what is asked for.
     """
     has_bf16 = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-    if amp == "none" or (amp == "auto" and not (device.type == "cuda" and has_bf16)):
+    if amp == "none" or (amp == "auto" and device.type != "cuda"):
         return None
+    if amp == "auto" and not has_bf16:
+        amp = "fp16"
     if amp in ("auto", "bf16"):
         if not has_bf16:
             raise UserError("amp: this GPU does not compute in bf16; use fp16, auto or none")

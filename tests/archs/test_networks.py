@@ -147,7 +147,7 @@ def test_initialisation():
 def test_drop_path_grows_linearly():
     network = MambaIR(embed_dim=12, depths=(2, 3), drop_path_rate=0.2)
     blocks = [block for layer in network.layers for block in layer.residual_group.blocks]
-    rates = [block.drop_path.drop_prob for block in blocks]
+    rates = [block.drop_path_rate for block in blocks]
     assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
 
 

@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 
-LIMITS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+LIMITS = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 1e-2}
 SIZES = [
     {"height": 13, "width": 37, "channels": 40, "states": 16, "rank": 3},
     {"height": 32, "width": 48, "channels": 72, "states": 10, "rank": 4, "batch": 1},
@@ -76,7 +76,9 @@ def test_results_repeat_bit_by_bit() -> None:
 def test_selective_scan_matches_float64(length: int, softplus: bool) -> None:
     arguments = random_scan(torch.Generator().manual_seed(0), channels=70, length=length, states=5, groups=2)
     arguments = {name: value.cuda() for name, value in arguments.items()}
+    # Without softplus delta must be positive by itself: states would grow without bound.
     arguments["delta"] = arguments["delta"].abs() + 1.5
+    arguments["delta_bias"].clamp_(min=-1.4)
     results = []
     for backend, dtype in (("reference", torch.float64), ("triton", torch.float32)):
         inputs = leaves(arguments, dtype)

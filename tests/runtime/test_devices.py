@@ -40,7 +40,7 @@ def test_precision_on_the_cpu(amp: str, expected: torch.dtype | None) -> None:
         (True, "auto", torch.bfloat16),
         (True, "fp16", torch.float16),
         (True, "none", None),
-        (False, "auto", None),
+        (False, "auto", torch.float16),
         (False, "fp16", torch.float16),
     ],
 )

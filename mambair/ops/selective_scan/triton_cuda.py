@@ -12,6 +12,7 @@ from torch.utils.flop_counter import register_flop_formula
 from mambair.ops.flops import BACKWARD_FACTOR, selective_scan_flops
 from mambair.ops.ss2d.triton_launch import (
     LOG2_E,
+    WARP,
     ScanShape,
     kept_shapes,
     launch_refusal,
@@ -69,8 +70,10 @@ def _shape(u: Tensor, A: Tensor, groups: int, softplus: bool) -> ScanShape:
 
 
 def _pack(A: Tensor, groups: int) -> Tensor:
-    """A log2(e) (G, N, D / G), fp32, from A (D, N)."""
-    return (A.float() * LOG2_E).view(groups, -1, A.shape[1]).transpose(1, 2).contiguous()
+    """A log2(e) (G, EB, N, lanes), fp32, zeros after the last channel, from A (D, N)."""
+    A2 = (A.float() * LOG2_E).view(groups, -1, A.shape[1])
+    A2 = F.pad(A2, (0, 0, 0, -A2.shape[1] % WARP))
+    return A2.unflatten(1, (-1, WARP)).transpose(2, 3).contiguous()
 
 
 @torch.library.custom_op("mambair::selective_scan_triton", mutates_args=())
@@ -92,9 +95,9 @@ def _scan(
     shape = _shape(u, A, groups, softplus)
     y, states, sums, last = scan_forward(
         shape, u.contiguous(), delta.contiguous(), projected.contiguous(), _pack(A, groups), None,
-        delta_bias.contiguous(), D.contiguous(), keep_states,
+        delta_bias.contiguous(), D.contiguous(),
     )  # fmt: skip
-    last_state = last[:, :, -1].transpose(2, 3).flatten(1, 2).contiguous()  # (B, D, N)
+    last_state = last.transpose(2, 3).flatten(1, 2).contiguous()  # (B, D, N)
     if not keep_states:
         states, sums = states.new_empty(0), sums.new_empty(0)
     return y, last_state, states, sums
@@ -102,7 +105,7 @@ def _scan(
 
 @_scan.register_fake
 def _(u, delta, A, projected, D, delta_bias, groups, softplus, keep_states):
-    states, sums = kept_shapes(_shape(u, A, groups, softplus)) if keep_states else ((0,), (0,))
+    states, sums = kept_shapes(_shape(u, A, groups, softplus), u.device) if keep_states else ((0,), (0,))
     last_state = u.new_empty((u.shape[0], *A.shape), dtype=torch.float32)
     return u.new_empty(u.shape), last_state, last_state.new_empty(states), last_state.new_empty(sums)
 

@@ -83,7 +83,7 @@ def _scan(
         pixels, _, projected = _project(x, x_proj_weight)
         A2, dt_weight = pack_parameters(A_logs, dt_projs_weight)
         y, states, sums, _ = scan_forward(
-            shape, pixels, None, projected, A2, dt_weight, dt_projs_bias.contiguous(), Ds.contiguous(), keep_states
+            shape, pixels, None, projected, A2, dt_weight, dt_projs_bias.contiguous(), Ds.contiguous()
         )
     if not keep_states:
         states, sums = states.new_empty(0), sums.new_empty(0)
@@ -92,7 +92,9 @@ def _scan(
 
 @_scan.register_fake
 def _(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, directions, keep_states):
-    states, sums = kept_shapes(_shape(x, dt_projs_weight, A_logs, directions)) if keep_states else ((0,), (0,))
+    states, sums = (
+        kept_shapes(_shape(x, dt_projs_weight, A_logs, directions), x.device) if keep_states else ((0,), (0,))
+    )
     return (
         x.new_empty(x.shape),
         A_logs.new_empty(states, dtype=torch.float32),

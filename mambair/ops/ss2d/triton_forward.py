@@ -1,118 +1,79 @@
 """Forward kernels of the chunked scan.
 
-Shapes: B batch, K directions, G groups of directions that share an axis, L pixels, E channels, N states, R rank of
-delta, P = R + 2N projected values per pixel, T pixels per tile, BE channels per program, C chunks of tiles.
+Shapes: B batch, K directions, G groups, L pixels, E channels of a group, N states, C chunks; a launch treats S of the K
+directions (forward: all of them).
 
     x, y        (B, L, pixel stride)  channels of a pixel side by side; group g's start at g * group_stride
-    dbl         (B, K, tiles, P, T)   fp32 dt, B, C of every direction in its own scan order, zero past a line's end
-    A2          (K, N, E)             A log2(e): exp(delta A) = exp2(delta A2)
-    states      (B, K, C, N, E)       fp32
-    delta_sums  (B, K, C, E)          fp32 sum of delta over a chunk; the chunk multiplies a state by exp2(A2 sum)
+    delta       (B, L, S, E)          after softplus, see triton_prepare.py
+    bc          (B, L, S, 2, NP)      fp32 B and C, zeros from N to NP
+    A2          (K, EB, N, lanes)     A log2(e): exp(delta A) = exp2(delta A2); EB blocks of channels, zeros after E
+    states      (B, K, C, EB, N, lanes)  fp32
+    delta_sums  (B, K, C, EB lanes)   fp32 sum of delta over a chunk; the chunk multiplies a state by exp2(A2 sum)
+
+The scanning kernels go from place to place with all states in registers. What they load was fetched into the L1 cache a
+few places earlier: the loads of the next place, issued early, would be moved to the end of the loop by the compiler, which
+then waits there.
 """
 
 import triton
 import triton.language as tl
 
-from mambair.ops.ss2d.triton_tile import (
-    LOG2_E,
+from mambair.ops.ss2d.triton_walk import (
+    LANES,
     block_channels,
-    chunk_tiles,
+    chunk_places,
+    direction,
+    fetch,
     line_geometry,
+    lines_ahead,
     row_of,
-    scan_states,
-    tile_delta,
-    tile_pixels,
+    some_pixels_ahead,
+    state_places,
+    walk_from,
+    walk_on,
+    wide,
 )
 
 
-@triton.jit(do_not_specialize=["E"])
-def pack_parameters_kernel(
-    A_logs_ptr, dt_weight_ptr, A2_ptr, dt_weight_packed_ptr, E, N, R, BN: tl.constexpr, BR: tl.constexpr,
-    BE: tl.constexpr,
-):  # fmt: skip
-    """A_logs (K E, N) -> A2 (K, N, E); dt_projs_weight (K, E, R) -> (K, R, E): channels side by side, fp32."""
-    k = tl.program_id(1)
-    e = tl.program_id(0) * BE + tl.arange(0, BE)
-    n = tl.arange(0, BN)
-    r = tl.arange(0, BR)
-    mask = (e < E)[:, None] & (n < N)[None, :]
-    A_logs = tl.load(A_logs_ptr + (k * E + e)[:, None] * N + n[None, :], mask=mask, other=0.0).to(tl.float32)
-    tl.store(A2_ptr + (k * N + n)[None, :] * E + e[:, None], -tl.exp(A_logs) * LOG2_E, mask=mask)
-    mask = (e < E)[:, None] & (r < R)[None, :]
-    weight = tl.load(dt_weight_ptr + (k * E + e)[:, None] * R + r[None, :], mask=mask, other=0.0).to(tl.float32)
-    tl.store(dt_weight_packed_ptr + (k * R + r)[None, :] * E + e[:, None], weight, mask=mask)
-
-
-@triton.jit
-def order_projections_kernel(
-    projected_ptr, dbl_ptr, height, width, P, K, G, tile_pitch,
-    BP: tl.constexpr, T: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
-):  # fmt: skip
-    """projected (B, L, K P), any type -> dbl.
-
-    The scans then read a state's T values of B or C as one aligned run, in every direction alike.
-    """
-    tile = tl.program_id(0)
-    k = tl.program_id(1)
-    b = tl.program_id(2).to(tl.int64)
-    reverse = k >= G
-    length, along, across, tile_count = line_geometry(k % G, height, width, K * P, IMAGE, T)
-    if tile < tile_count:
-        base, pixels, exists = tile_pixels(tile, reverse, length, along, across, EVEN, T)
-        p = tl.arange(0, BP)
-        mask = exists[:, None] & (p < P)[None, :]
-        source = projected_ptr + b * height * width * K * P + base + k * P
-        values = tl.load(source + pixels[:, None] + p[None, :], mask=mask, other=0.0)
-        target = dbl_ptr + ((b * K + k) * tile_pitch + tile) * P * T
-        t = tl.arange(0, T)
-        tl.store(target + p[None, :] * T + t[:, None], values.to(tl.float32), mask=(p < P)[None, :])
-
-
-@triton.jit(do_not_specialize=["E"])
+@triton.jit(do_not_specialize=["E", "chunks"])
 def chunk_states_kernel(
-    x_ptr, delta_ptr, dbl_ptr, A2_ptr, dt_weight_ptr, bias_ptr, states_ptr, delta_sums_ptr,
-    height, width, pixel_stride, group_stride, E, N, K, G, tile_pitch, chunks,
-    R: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
-    FULL_DELTA: tl.constexpr, SOFTPLUS: tl.constexpr,
+    x_ptr, delta_ptr, bc_ptr, A2_ptr, states_ptr, delta_sums_ptr,
+    height, width, pixel_stride, group_stride, E, EP, K, G, chunks,
+    N: tl.constexpr, NP: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr,
+    WIDE: tl.constexpr,
 ):  # fmt: skip
     """The state at the end of every chunk if it began at zero, and the chunk's sum of delta."""
     chunk = tl.program_id(1)
-    k = tl.program_id(2) % K
     b = (tl.program_id(2) // K).to(tl.int64)
-    group = k % G
-    reverse = k >= G
-    length, along, across, tile_count = line_geometry(group, height, width, pixel_stride, IMAGE, T)
+    group, sense, k = direction(tl.program_id(2) % K, 0, G, G)
+    length, line_count, along, across = line_geometry(group, height, width, IMAGE)
     e, exists_e = block_channels(tl.program_id(0), E, BE)
-    bias = tl.load(bias_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
-    image = b * height * width * pixel_stride + group * group_stride
-    P = R + 2 * N
-    dbl_ptr += (b * K + k) * tile_pitch * P * T
-    states_ptr += ((b * K + k) * chunks + chunk) * N * E + e
-    A2_ptr += k * N * E + e
-    dt_weight_ptr += k * R * E
-    t = tl.arange(0, T)
-    total = tl.zeros_like(bias)
-    low, count = chunk_tiles(chunk, chunks, tile_count)
-    for i in range(count):
-        tile = tl.where(reverse, low + count - 1 - i, low + i)
-        base, pixels, exists = tile_pixels(tile, reverse, length, along, across, EVEN, T)
-        mask = exists[:, None, None] & exists_e[None, :, :]
-        offsets = pixels[:, None, None] + e[None, :, :]
-        x = tl.load(x_ptr + image + base + offsets, mask=mask, other=0.0).to(tl.float32)
-        dbl = dbl_ptr + tile.to(tl.int64) * (P * T)
-        delta = tile_delta(
-            dbl, delta_ptr + image + base, dt_weight_ptr, bias, e, exists_e, offsets, mask, E, R, T, FULL_DELTA,
-            SOFTPLUS,
-        )  # fmt: skip
-        delta_x = delta * x
-        total += tl.sum(delta, 0)
-        for n in range(N):
-            B = tl.load(dbl + (R + n) * T + t)
-            A2 = tl.load(A2_ptr + n * E, mask=exists_e, other=0.0)
-            before = tl.load(states_ptr + n * E, mask=exists_e & (i > 0), other=0.0)
-            _, h = scan_states(tl.exp2(delta * A2[None, :, :]), delta_x * B[:, None, None], before, T)
-            tl.store(states_ptr + n * E, row_of(h, T - 1, T), mask=exists_e)
-    tl.store(delta_sums_ptr + ((b * K + k) * chunks + chunk) * E + e, total, mask=exists_e)
+    n = tl.arange(0, BN)
+    live = n[:, None, None] < N
+    x_ptr += b * height * width * pixel_stride + group * group_stride + tl.program_id(0) * BE
+    delta_ptr += (b * height * width * K + k) * E + tl.program_id(0) * BE
+    bc_ptr += (b * height * width * K + k) * (2 * NP)
+    lines, strides = lines_ahead(x_ptr, x_ptr, delta_ptr, bc_ptr, pixel_stride, K * E, K * 2 * NP, BE, 2 * NP)
+    x_ptr += e - tl.program_id(0) * BE
+    delta_ptr += e - tl.program_id(0) * BE
+    states = state_places(tl.program_id(0), n[:, None, None], BE, N)
+    A2 = tl.load(A2_ptr + k * N * EP + states, mask=live, other=0.0)
+    h = tl.zeros_like(A2)
+    first, count = chunk_places(chunk, chunks, length, line_count, T)
+    pixel, position = walk_from(tl.where(sense == 1, first + count - 1, first), length, along, across)
+    total = tl.zeros([1, BE // LANES, LANES], tl.float32)
+    for _ in range(count):
+        place = wide(pixel, WIDE)
+        delta = tl.load(delta_ptr + place * (K * E), mask=exists_e, other=0.0).to(tl.float32)
+        x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0).to(tl.float32)
+        B = tl.load(bc_ptr + place * (K * 2 * NP) + n, mask=n < NP, other=0.0)[:, None, None]
+        fetch(lines + some_pixels_ahead(pixel, along, sense, height * width) * strides)
+        pixel, position = walk_on(pixel, position, length, along, across, sense)
+        total += delta
+        h = tl.where(live, tl.exp2(delta * A2) * h + (delta * x) * B, 0.0)
+    chunk_index = (b * K + k) * chunks + chunk
+    tl.store(states_ptr + chunk_index * N * EP + states, h, mask=live)
+    tl.store(delta_sums_ptr + chunk_index * EP + e, total)
 
 
 @triton.jit
@@ -121,11 +82,11 @@ def _chain_exclusive(decay_1, inner_1, state_1, before_1, decay_2, inner_2, stat
     return decay_1 * decay_2, decay_1 * inner_2, decay_2 * state_1 + state_2, inner_2 * state_1 + before_2
 
 
-@triton.jit(do_not_specialize=["E"])
+@triton.jit(do_not_specialize=["E", "chunks"])
 def pass_states_kernel(
-    states_ptr, delta_sums_ptr, A2_ptr, initial_ptr, E, N, K, G, chunks, first_group, groups,
-    SENSES: tl.constexpr, BACKWARD: tl.constexpr, INITIAL: tl.constexpr,
-    BC: tl.constexpr, BE: tl.constexpr,
+    states_ptr, delta_sums_ptr, A2_ptr, initial_ptr, E, EP, K, G, chunks, first_group, groups,
+    N: tl.constexpr, SENSES: tl.constexpr, BACKWARD: tl.constexpr, INITIAL: tl.constexpr, BC: tl.constexpr,
+    BE: tl.constexpr,
 ):  # fmt: skip
     """In place: each chunk's own contribution -> the state that enters the chunk.
 
@@ -135,12 +96,12 @@ def pass_states_kernel(
     n = tl.program_id(1)
     slot = tl.program_id(2) % (SENSES * groups)
     b = (tl.program_id(2) // (SENSES * groups)).to(tl.int64)
-    sense = slot // groups
-    k = first_group + slot % groups + sense * G
+    _group, sense, k = direction(slot, first_group, groups, G)
     e, exists_e = block_channels(tl.program_id(0), E, BE)
-    A2 = tl.load(A2_ptr + (k * N + n) * E + e, mask=exists_e, other=0.0)
-    states_ptr += ((b * (SENSES * groups) + slot) * chunks * N + n) * E + e[None, :, :]
-    delta_sums_ptr += (b * K + k) * chunks * E + e[None, :, :]
+    states = state_places(tl.program_id(0), n, BE, N)
+    A2 = tl.load(A2_ptr + k * N * EP + states)
+    states_ptr += (b * (SENSES * groups) + slot) * chunks * N * EP + states
+    delta_sums_ptr += (b * K + k) * chunks * EP + e
     descending = (sense == 1) != BACKWARD
     if INITIAL:
         carry = tl.load(initial_ptr + ((b * K + k) * N + n) * E + e, mask=exists_e, other=0.0)
@@ -151,70 +112,64 @@ def pass_states_kernel(
     for start in range(0, chunks, BC):
         place = start + step
         chunk = tl.where(descending, chunks - 1 - place, place)[:, None, None]
-        mask = (place < chunks)[:, None, None] & exists_e[None, :, :]
-        own = tl.load(states_ptr + chunk * N * E, mask=mask, other=0.0)
-        decay = tl.exp2(tl.load(delta_sums_ptr + chunk * E, mask=mask, other=0.0) * A2[None, :, :])
+        mask = (place < chunks)[:, None, None]
+        own = tl.load(states_ptr + chunk * N * EP, mask=mask, other=0.0)
+        decay = tl.exp2(tl.load(delta_sums_ptr + chunk * EP, mask=mask, other=0.0) * A2)
         ones = tl.full(own.shape, 1.0, tl.float32)
-        own = tl.where(first, decay * carry[None, :, :] + own, own)
-        before = tl.where(first, carry[None, :, :], 0.0)
+        own = tl.where(first, decay * carry + own, own)
+        before = tl.where(first, carry, 0.0)
         _, _, after, entering = tl.associative_scan((decay, ones, own, before), 0, _chain_exclusive)
-        tl.store(states_ptr + chunk * N * E, entering, mask=mask)
+        tl.store(states_ptr + chunk * N * EP, entering, mask=mask)
         carry = row_of(after, BC - 1, BC)
 
 
-@triton.jit(do_not_specialize=["E"])
+@triton.jit(do_not_specialize=["E", "chunks"])
 def outputs_kernel(
-    x_ptr, delta_ptr, dbl_ptr, A2_ptr, dt_weight_ptr, bias_ptr, D_ptr, states_ptr, carry_ptr, parts_ptr,
-    height, width, pixel_stride, group_stride, part_stride, E, N, K, G, tile_pitch, chunks,
-    R: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
-    FULL_DELTA: tl.constexpr, SOFTPLUS: tl.constexpr,
+    x_ptr, delta_ptr, bc_ptr, A2_ptr, D_ptr, states_ptr, last_ptr, parts_ptr,
+    height, width, pixel_stride, group_stride, part_stride, E, EP, K, G, chunks,
+    N: tl.constexpr, NP: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr,
+    WIDE: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """One direction's y of one chunk, from the state that enters it; direction k writes to parts_ptr + k part_stride.
 
-    carry_ptr may be states_ptr, unless the entering states are to be kept for the backward pass.
+    LAST: the state that leaves the last chunk of every direction goes to last_ptr (B, K, N, E).
     """
     chunk = tl.program_id(1)
-    k = tl.program_id(2) % K
     b = (tl.program_id(2) // K).to(tl.int64)
-    group = k % G
-    reverse = k >= G
-    length, along, across, tile_count = line_geometry(group, height, width, pixel_stride, IMAGE, T)
+    group, sense, k = direction(tl.program_id(2) % K, 0, G, G)
+    length, line_count, along, across = line_geometry(group, height, width, IMAGE)
     e, exists_e = block_channels(tl.program_id(0), E, BE)
-    bias = tl.load(bias_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
+    n = tl.arange(0, BN)
+    live = n[:, None, None] < N
+    x_ptr += b * height * width * pixel_stride + group * group_stride + tl.program_id(0) * BE
+    parts_ptr += k * part_stride + b * height * width * pixel_stride + group * group_stride + e
+    delta_ptr += (b * height * width * K + k) * E + tl.program_id(0) * BE
+    bc_ptr += (b * height * width * K + k) * (2 * NP)
+    lines, strides = lines_ahead(x_ptr, x_ptr, delta_ptr, bc_ptr, pixel_stride, K * E, K * 2 * NP, BE, 2 * NP)
+    x_ptr += e - tl.program_id(0) * BE
+    delta_ptr += e - tl.program_id(0) * BE
+    states = state_places(tl.program_id(0), n[:, None, None], BE, N)
+    A2 = tl.load(A2_ptr + k * N * EP + states, mask=live, other=0.0)
     D = tl.load(D_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
-    image = b * height * width * pixel_stride + group * group_stride
-    parts_ptr += k * part_stride + image
-    P = R + 2 * N
-    dbl_ptr += (b * K + k) * tile_pitch * P * T
-    states_ptr += ((b * K + k) * chunks + chunk) * N * E + e
-    carry_ptr += ((b * K + k) * chunks + chunk) * N * E + e
-    A2_ptr += k * N * E + e
-    dt_weight_ptr += k * R * E
-    t = tl.arange(0, T)
-    low, count = chunk_tiles(chunk, chunks, tile_count)
-    for i in range(count):
-        tile = tl.where(reverse, low + count - 1 - i, low + i)
-        base, pixels, exists = tile_pixels(tile, reverse, length, along, across, EVEN, T)
-        mask = exists[:, None, None] & exists_e[None, :, :]
-        offsets = pixels[:, None, None] + e[None, :, :]
-        x = tl.load(x_ptr + image + base + offsets, mask=mask, other=0.0).to(tl.float32)
-        dbl = dbl_ptr + tile.to(tl.int64) * (P * T)
-        delta = tile_delta(
-            dbl, delta_ptr + image + base, dt_weight_ptr, bias, e, exists_e, offsets, mask, E, R, T, FULL_DELTA,
-            SOFTPLUS,
-        )  # fmt: skip
-        delta_x = delta * x
-        y = D[None, :, :] * x
-        entering = tl.where(i > 0, carry_ptr, states_ptr)
-        for n in range(N):
-            B = tl.load(dbl + (R + n) * T + t)
-            C = tl.load(dbl + (R + N + n) * T + t)
-            A2 = tl.load(A2_ptr + n * E, mask=exists_e, other=0.0)
-            before = tl.load(entering + n * E, mask=exists_e, other=0.0)
-            _, h = scan_states(tl.exp2(delta * A2[None, :, :]), delta_x * B[:, None, None], before, T)
-            y += C[:, None, None] * h
-            tl.store(carry_ptr + n * E, row_of(h, T - 1, T), mask=exists_e)
-        tl.store(parts_ptr + base + offsets, y.to(parts_ptr.dtype.element_ty), mask=mask)
+    chunk_index = (b * K + k) * chunks + chunk
+    h = tl.load(states_ptr + chunk_index * N * EP + states, mask=live, other=0.0)
+    first, count = chunk_places(chunk, chunks, length, line_count, T)
+    pixel, position = walk_from(tl.where(sense == 1, first + count - 1, first), length, along, across)
+    for _ in range(count):
+        place = wide(pixel, WIDE)
+        delta = tl.load(delta_ptr + place * (K * E), mask=exists_e, other=0.0).to(tl.float32)
+        x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0).to(tl.float32)
+        B = tl.load(bc_ptr + place * (K * 2 * NP) + n, mask=n < NP, other=0.0)[:, None, None]
+        C = tl.load(bc_ptr + place * (K * 2 * NP) + NP + n, mask=n < NP, other=0.0)[:, None, None]
+        fetch(lines + some_pixels_ahead(pixel, along, sense, height * width) * strides)
+        pixel, position = walk_on(pixel, position, length, along, across, sense)
+        h = tl.where(live, tl.exp2(delta * A2) * h + (delta * x) * B, 0.0)
+        # Adding -0.0 is no operation for the compiler, adding 0.0 is one.
+        y = tl.sum(tl.where(live, C * h, -0.0), 0, keep_dims=True) + D * x
+        tl.store(parts_ptr + place * pixel_stride, y.to(parts_ptr.dtype.element_ty), mask=exists_e)
+    if LAST:  # noqa: SIM102 (the first is decided when the kernel is compiled)
+        if chunk == tl.where(sense == 1, 0, chunks - 1):
+            tl.store(last_ptr + ((b * K + k) * N + n[:, None, None]) * E + e, h, mask=live & exists_e)
 
 
 @triton.jit

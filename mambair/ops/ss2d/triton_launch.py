@@ -16,21 +16,28 @@ from triton.runtime.interpreter import InterpretedFunction
 
 from mambair.ops.ss2d import triton_backward as backward
 from mambair.ops.ss2d import triton_forward as forward
+from mambair.ops.ss2d import triton_prepare as prepare
 
 WARP = 32
 # Nothing to pipeline: staging loads through shared memory only cost registers.
 _ONE_WARP = {"num_warps": 1, "num_stages": 1}
 LOG2_E = math.log2(math.e)
-# On an H200, classic sizes: tiles of 8 pixels with two channels per thread took 1240 us in gradients_kernel, not 901.
-_TILE = 16
-# Registers per thread. outputs_kernel: 339 us with 168, 398 with 128. chunk_adjoints_kernel: 468 us with 128, 658 with
-# as many as it likes. gradients_kernel takes all 255: 901 us, 991 with 200.
-_OUTPUTS_REGISTERS = 168
-_ADJOINTS_REGISTERS = 128
-# Warps per direction, at a channel per thread: with four directions twice what an H100's 132 multiprocessors hold.
-_TARGET_WARPS = 1536
+# Places whose states a thread of gradients_kernel holds at once, and states whose addresses are computed together.
+_TILE = 8
+_UNROLL = 1
+# Registers per thread of gradients_kernel: 16 warps fit on a multiprocessor instead of 12.
+_GRADIENT_REGISTERS = 128
+# Warps of the scanning kernels that a multiprocessor holds: with two channels per thread; with one; with few states.
+_RESIDENT = {"two": 16, "one": 24, "small": 32}
 # A shorter chunk would spend more on its saved states than on its pixels.
 _MIN_CHUNK_PIXELS = 64
+# Pixels per program of the kernels around the scan; pixels per partial sum of the weights' gradients, and those sums.
+_PIXELS = 64
+_MIN_SHARE = 256
+_MAX_SHARES = 256
+REGISTERS: dict[str, int] = {"gradients": 128}
+# Offsets inside one image above this need 64-bit integers.
+_NARROW = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -78,25 +85,40 @@ class ScanShape:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a scan is cut: pixels per tile, channels per program (a warp), chunks per direction."""
+    """How a scan is cut: places per tile, channels per program (a warp), chunks."""
 
     tile: int
     block: int
     chunks: int
 
 
-def make_plan(shape: ScanShape) -> Plan:
-    """Chunks as long as they can be with the GPU full: saved states and parts of sums shrink with their number."""
-    warps = shape.batch * _blocks(shape.channels, WARP)
-    chunks = min(triton.cdiv(_TARGET_WARPS, warps), min(shape.axis_tiles(_TILE)) * _TILE // _MIN_CHUNK_PIXELS)
-    return Plan(tile=_TILE, block=WARP, chunks=max(1, chunks))
+def make_plan(shape: ScanShape, processors: int) -> Plan:
+    """Chunks as long as they can be with a GPU of so many multiprocessors full.
+
+    Saved states and parts of sums shrink with their number. The warps should fill whole waves: the last one takes as long
+    as the others however few warps it has.
+    """
+    # Two channels per thread share the loads of B and C, where that leaves no more threads without a channel.
+    twice = _blocks(shape.channels, 2 * WARP) * 2 == _blocks(shape.channels, WARP) and shape.states <= 16
+    block = 2 * WARP if twice else WARP
+    resident = _RESIDENT["two" if twice else "small" if shape.states <= 12 else "one"]
+    wave = processors * resident / (_blocks(shape.channels, block) * shape.batch * shape.directions)
+    longest = max(1, shape.height * shape.width // _MIN_CHUNK_PIXELS)
+    waves = next((count for count in range(1, 9) if int(count * wave) >= max(1, 0.9 * count * wave)), 8)
+    return Plan(tile=_TILE, block=block, chunks=max(1, min(int(waves * wave), longest, *shape.axis_tiles(_TILE))))
 
 
-def kept_shapes(shape: ScanShape) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def plan_for(shape: ScanShape, device: torch.device) -> Plan:
+    """The plan for this device; the interpreter gets that of an H100."""
+    cuda = device.type == "cuda" and torch.cuda.is_available()
+    return make_plan(shape, torch.cuda.get_device_properties(device).multi_processor_count if cuda else 132)
+
+
+def kept_shapes(shape: ScanShape, device: torch.device) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of the states and sums that `scan_forward` keeps for `scan_backward`."""
-    chunks = make_plan(shape).chunks
-    sums = (shape.batch, shape.directions, chunks, shape.channels)
-    return (*sums[:3], shape.states, shape.channels), sums
+    blocks = _blocks(shape.channels, WARP)
+    chunks = (shape.batch, shape.directions, plan_for(shape, device).chunks)
+    return (*chunks, blocks, shape.states, WARP), (*chunks, blocks * WARP)
 
 
 def launch_refusal(device: torch.device) -> str | None:
@@ -121,7 +143,7 @@ def _on(tensor: Tensor) -> AbstractContextManager:
 
 
 def _precision(x: Tensor) -> str:
-    """How the tensor cores sum over channels: tf32 is finer than bf16 and fp16 inputs are; fp32 needs three terms."""
+    """How products run on the tensor cores: tf32 is finer than bf16 and fp16 inputs are; fp32 needs three terms."""
     if not x.is_cuda or torch.cuda.get_device_capability(x.device) < (8, 0):
         return "ieee"
     return "tf32x3" if x.dtype == torch.float32 else "tf32"
@@ -132,47 +154,117 @@ def _blocks(channels: int, block: int) -> int:
 
 
 def pack_parameters(A_logs: Tensor, dt_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(A log2(e) (K, N, E), dt weight (K, R, E)), fp32, from A_logs (K E, N) and dt_projs_weight (K, E, R)."""
+    """(A log2(e) (K, EB, N, lanes), dt weight (K, R, E)), fp32, from A_logs (K E, N), dt_projs_weight (K, E, R)."""
     directions, channels, rank = dt_weight.shape
     states = A_logs.shape[1]
-    A2 = A_logs.new_empty(directions, states, channels, dtype=torch.float32)
+    A2 = A_logs.new_empty(directions, _blocks(channels, WARP), states, WARP, dtype=torch.float32)
     packed = A_logs.new_empty(directions, rank, channels, dtype=torch.float32)
     with _on(A_logs):
-        forward.pack_parameters_kernel[(_blocks(channels, WARP), directions)](
+        prepare.pack_parameters_kernel[(_blocks(channels, WARP), directions)](
             A_logs.contiguous(), dt_weight.contiguous(), A2, packed, channels, states, rank,
             BN=triton.next_power_of_2(states), BR=triton.next_power_of_2(rank), BE=WARP, **_ONE_WARP,
         )  # fmt: skip
     return A2, packed
 
 
-def _order_projections(shape: ScanShape, plan: Plan, projected: Tensor) -> Tensor:
-    """dbl (B, K, tiles, P, T) from projected (B, L, K P)."""
-    tiles = max(shape.axis_tiles(plan.tile))
-    size = (shape.batch, shape.directions, tiles, shape.projections, plan.tile)
-    dbl = projected.new_empty(size, dtype=torch.float32)
-    forward.order_projections_kernel[(tiles, shape.directions, shape.batch)](
-        projected, dbl, shape.height, shape.width, shape.projections, shape.directions, shape.groups, tiles,
-        BP=triton.next_power_of_2(shape.projections), T=plan.tile, IMAGE=shape.image, EVEN=shape.even(plan.tile),
-        **_ONE_WARP,
+@dataclass(frozen=True)
+class _Launch:
+    """The directions of one launch: both senses of `groups` groups from `first` on."""
+
+    shape: ScanShape
+    plan: Plan
+    first: int
+    groups: int
+
+    @property
+    def slots(self) -> int:
+        return self.groups * self.shape.senses
+
+    @property
+    def which(self) -> tuple[int, int]:
+        return self.first, self.groups
+
+    @property
+    def pixels(self) -> int:
+        return self.shape.batch * self.shape.height * self.shape.width
+
+    @property
+    def tiles(self) -> int:
+        return max(self.shape.axis_tiles(self.plan.tile))
+
+    @property
+    def channel_blocks(self) -> int:
+        return _blocks(self.shape.channels, WARP)
+
+    @property
+    def padded_channels(self) -> int:
+        return self.channel_blocks * WARP
+
+    @property
+    def padded_states(self) -> int:
+        return triton.cdiv(self.shape.states, 4) * 4
+
+    def image_sizes(self) -> tuple[int, int, int, int]:
+        return self.shape.height, self.shape.width, self.shape.pixel_stride, self.shape.group_stride
+
+    def walk_options(self) -> dict:
+        """Compile-time arguments that the scanning kernels share."""
+        shape = self.shape
+        offsets = shape.height * shape.width * max(shape.pixel_stride, self.slots * shape.channels)
+        return {"T": self.plan.tile, "IMAGE": shape.image, "WIDE": offsets > _NARROW, **_ONE_WARP}
+
+    def scan_options(self) -> dict:
+        """Those of the kernels that keep all states in registers."""
+        states = self.shape.states
+        sizes = {"N": states, "NP": self.padded_states, "BN": triton.next_power_of_2(self.padded_states)}
+        return self.walk_options() | sizes | {"BE": self.plan.block}
+
+    def tile_options(self) -> dict:
+        """Those of the kernels that go tile by tile."""
+        return {
+            "T": self.plan.tile, "IMAGE": self.shape.image, "EVEN": self.shape.even(self.plan.tile),
+            "SENSES": self.shape.senses, **_ONE_WARP,
+        }  # fmt: skip
+
+    def registers(self, kernel: str) -> dict:
+        return {"maxnreg": REGISTERS[kernel]} if kernel in REGISTERS else {}
+
+    def grid(self, block: int) -> tuple[int, int, int]:
+        return _blocks(self.shape.channels, block), self.plan.chunks, self.shape.batch * self.slots
+
+
+def _prepare(
+    launch: _Launch, x: Tensor, given: Tensor | None, projected: Tensor, dt_weight: Tensor | None, bias: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(delta (B L, S, E), bc (B L, S, 2, NP)) of the launch's directions."""
+    shape = launch.shape
+    half = x.dtype != torch.float32 and (given is None or given.dtype != torch.float32)
+    kind = torch.float16 if half else torch.float32
+    delta = x.new_empty(launch.pixels, launch.slots, shape.channels, dtype=kind)
+    bc = x.new_empty(launch.pixels, launch.slots, 2, launch.padded_states, dtype=torch.float32)
+    prepare.prepare_kernel[(triton.cdiv(launch.pixels, _PIXELS), launch.slots)](
+        projected, bias if dt_weight is None else dt_weight, bias, x if given is None else given, delta, bc,
+        launch.pixels, shape.directions, shape.groups, *launch.which, launch.slots, E=shape.channels,
+        R=shape.rank, BR=_rank_block(shape.rank), N=shape.states, NP=launch.padded_states,
+        BN=triton.next_power_of_2(launch.padded_states), BL=_PIXELS, BE=64, GIVEN=given is not None,
+        SOFTPLUS=shape.softplus, PRECISION=_precision(x), num_warps=4,
     )  # fmt: skip
-    return dbl
+    return delta, bc
+
+
+def _rank_block(rank: int) -> int:
+    """Columns of a matrix product over the rank: the tensor cores take no fewer than 16."""
+    return max(16, triton.next_power_of_2(rank))
 
 
 def _pass_states(
-    shape: ScanShape,
-    plan: Plan,
-    states: Tensor,
-    sums: Tensor,
-    A2: Tensor,
-    launch: tuple[int, int],
-    backward: bool = False,
-    initial: Tensor | None = None,
+    launch: _Launch, states: Tensor, sums: Tensor, A2: Tensor, backward: bool = False, initial: Tensor | None = None
 ) -> None:
-    first, groups = launch
-    grid = (_blocks(shape.channels, WARP), shape.states, shape.batch * groups * shape.senses)
+    shape = launch.shape
+    grid = (launch.channel_blocks, shape.states, shape.batch * launch.slots)
     forward.pass_states_kernel[grid](
-        states, sums, A2, A2 if initial is None else initial, shape.channels, shape.states, shape.directions,
-        shape.groups, plan.chunks, first, groups, SENSES=shape.senses, BACKWARD=backward,
+        states, sums, A2, A2 if initial is None else initial, shape.channels, launch.padded_channels, shape.directions,
+        shape.groups, launch.plan.chunks, *launch.which, N=shape.states, SENSES=shape.senses, BACKWARD=backward,
         INITIAL=initial is not None, BC=16, BE=WARP, **_ONE_WARP,
     )  # fmt: skip
 
@@ -188,14 +280,6 @@ def _sum_parts(parts: Tensor) -> Tensor:
     return total
 
 
-def _options(shape: ScanShape, plan: Plan) -> dict:
-    """The compile-time arguments that all scanning kernels share."""
-    return {
-        "R": shape.rank, "T": plan.tile, "BE": plan.block, "IMAGE": shape.image, "EVEN": shape.even(plan.tile),
-        "FULL_DELTA": shape.delta_given, "SOFTPLUS": shape.softplus, **_ONE_WARP,
-    }  # fmt: skip
-
-
 def scan_forward(
     shape: ScanShape,
     x: Tensor,
@@ -205,40 +289,46 @@ def scan_forward(
     dt_weight: Tensor | None,
     bias: Tensor,
     D: Tensor,
-    keep_states: bool,
     plan: Plan | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y like x; the states that enter the chunks and the chunks' sums of delta, for `scan_backward`; the last states.
 
-    x (B, L, pixel stride) and delta like it, contiguous; projected (B, L, K P); A2 (K, N, E); dt_weight (K, R, E);
-    bias, D (K, E). The last states (B, K, C, N, E) are those that leave each chunk; with keep_states false they
-    overwrite the entering ones.
+    x (B, L, pixel stride) contiguous; delta (B, L, K, E) or None; projected (B, L, K P); A2 (K, EB, N, lanes);
+    dt_weight (K, R, E); bias, D (K, E). The last states (B, K, N, E) are those of sequences, and empty for images.
     """
-    plan = plan or make_plan(shape)
-    chunks, tiles = plan.chunks, max(shape.axis_tiles(plan.tile))
-    states = A2.new_zeros(shape.batch, shape.directions, chunks, shape.states, shape.channels)
-    sums = A2.new_zeros(shape.batch, shape.directions, chunks, shape.channels)
-    options = _options(shape, plan)
-    pixels = (shape.height, shape.width, shape.pixel_stride, shape.group_stride)
-    sizes = (shape.channels, shape.states, shape.directions, shape.groups, tiles, chunks)
-    grid = (_blocks(shape.channels, plan.block), chunks, shape.batch * shape.directions)
+    launch = _Launch(shape, plan or plan_for(shape, x.device), 0, shape.groups)
+    chunks = launch.plan.chunks
+    sums = A2.new_empty(shape.batch, shape.directions, chunks, launch.padded_channels)
+    states = A2.new_empty(*sums.shape[:3], launch.channel_blocks, shape.states, WARP)
+    last = A2.new_empty(0 if shape.image else (shape.batch, shape.directions, shape.states, shape.channels))
+    sizes = (shape.channels, launch.padded_channels, shape.directions, shape.groups, chunks)
+    # Every direction of an image has its own part of the sum, so that all run at once without atomics.
+    parts = x.new_empty(shape.directions if shape.image else 1, *x.shape)
     with _on(x):
-        dbl = _order_projections(shape, plan, projected)
-        inputs = (x, x if delta is None else delta, dbl, A2, A2 if dt_weight is None else dt_weight, bias)
+        full_delta, bc = _prepare(launch, x, delta, projected, dt_weight, bias)
         if chunks > 1:
-            forward.chunk_states_kernel[grid](
-                *inputs, states, sums, *pixels, *sizes, **options
+            forward.chunk_states_kernel[launch.grid(launch.plan.block)](
+                x,
+                full_delta,
+                bc,
+                A2,
+                states,
+                sums,
+                *launch.image_sizes(),
+                *sizes,
+                **launch.scan_options(),
+                **launch.registers("states"),
             )
-            _pass_states(shape, plan, states, sums, A2, (0, shape.groups))
-        carry = torch.empty_like(states) if keep_states else states
-        # Every direction of an image has its own part of the sum, so that all run at once without atomics.
-        parts = x.new_empty(shape.directions if shape.image else 1, *x.shape)
-        forward.outputs_kernel[grid](
-            *inputs, D, states, carry, parts, *pixels, x.numel() if shape.image else 0, *sizes,
-            maxnreg=_OUTPUTS_REGISTERS, **options,
+            _pass_states(launch, states, sums, A2)
+        else:
+            states.zero_()
+            sums.zero_()
+        forward.outputs_kernel[launch.grid(launch.plan.block)](
+            x, full_delta, bc, A2, D, states, last, parts, *launch.image_sizes(), x.numel() if shape.image else 0,
+            *sizes, LAST=not shape.image, **launch.scan_options(), **launch.registers("outputs"),
         )  # fmt: skip
         y = _sum_parts(parts)
-    return y, states, sums, carry
+    return y, states, sums, last
 
 
 def scan_backward(
@@ -262,52 +352,128 @@ def scan_backward(
     leaving: gradient of the last states (B, K, N, E).  A_is_log: the gradient of A_logs instead of A. Parameters'
     gradients are fp32, the others of their tensor's type.
     """
-    plan = plan or make_plan(shape)
-    chunks, tiles = plan.chunks, max(shape.axis_tiles(plan.tile))
-    channels, rows = shape.channels, shape.states + shape.rank + 2
+    plan = plan or plan_for(shape, x.device)
     # An image's axes run one after the other: scratch memory for one of them.
-    launches = [(group, 1) for group in range(shape.groups)] if shape.image else [(0, shape.groups)]
-    slots = launches[0][1] * shape.senses
-    blocks = _blocks(channels, plan.block)
-    grid = (blocks, chunks, shape.batch * slots)
-    options = _options(shape, plan) | {"SENSES": shape.senses}
-    pixels = (shape.height, shape.width, shape.pixel_stride, shape.group_stride)
-    sizes = (channels, shape.states, shape.directions, shape.groups, tiles, chunks)
-    d_projected = torch.empty_like(projected)
-    d_delta = None if delta is None else torch.empty_like(delta)
-    d_A = A2.new_empty(shape.directions * channels, shape.states)
-    d_weight = A2.new_empty(shape.directions, channels, shape.rank)
-    d_bias, d_D = torch.empty_like(A2[:, 0]), torch.empty_like(A2[:, 0])
+    axes = [(group, 1) for group in range(shape.groups)] if shape.image else [(0, shape.groups)]
+    found = _Gradients(shape, x, delta, projected, A2)
     with _on(x):
-        dbl = _order_projections(shape, plan, projected)
-        inputs = (x, dy, x if delta is None else delta, dbl, A2, A2 if dt_weight is None else dt_weight, bias)
-        adjoints = A2.new_empty(shape.batch, slots, chunks, shape.states, channels)
-        carry = torch.empty_like(adjoints)
-        # As fine as the inputs: a tile starts from it and nothing accumulates.
-        tile_type = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
-        tile_states = x.new_empty(shape.batch, slots, tiles, shape.states, channels, dtype=tile_type)
-        d_dbl = x.new_empty(blocks, shape.batch, slots, tiles, shape.projections, plan.tile)
-        d_parameters = A2.new_empty(shape.batch * chunks, slots, rows, channels)
-        dx_parts = x.new_empty(shape.senses, *x.shape)
-        for launch in launches:
-            backward.chunk_adjoints_kernel[grid](
-                *inputs, states, carry, tile_states, adjoints, *pixels, *sizes, *launch,
-                maxnreg=_ADJOINTS_REGISTERS, **options,
-            )  # fmt: skip
-            _pass_states(shape, plan, adjoints, sums, A2, launch, backward=True, initial=leaving)
-            backward.gradients_kernel[grid](
-                *inputs, D, tile_states, adjoints, dx_parts, x if d_delta is None else d_delta, d_dbl, d_parameters,
-                *pixels, x.numel(), *sizes, *launch, BR=max(16, triton.next_power_of_2(shape.rank)),
-                ADD=launch[0] > 0, PRECISION=_precision(x), **options,
-            )  # fmt: skip
-            backward.gather_projections_kernel[(tiles, slots, shape.batch)](
-                d_dbl, d_projected, shape.height, shape.width, shape.projections, shape.directions, shape.groups,
-                tiles, blocks, *launch, BP=triton.next_power_of_2(shape.projections), T=plan.tile, IMAGE=shape.image,
-                EVEN=shape.even(plan.tile), SENSES=shape.senses, **_ONE_WARP,
-            )  # fmt: skip
-            backward.sum_parameters_kernel[(_blocks(channels, WARP), slots * rows)](
-                d_parameters, A2, d_A, d_weight, d_bias, d_D, shape.batch * chunks, channels, shape.states, shape.rank,
-                shape.groups, *launch, SENSES=shape.senses, LOGS=A_is_log, BC=32, BE=WARP, **_ONE_WARP,
-            )  # fmt: skip
-        dx = _sum_parts(dx_parts)
-    return dx, d_delta, d_projected, d_A, d_weight, d_bias, d_D
+        for first, groups in axes:
+            launch = _Launch(shape, plan, first, groups)
+            d_v = _gradients(
+                launch, x, dy, delta, projected, A2, dt_weight, bias, D, states, sums, leaving, found, A_is_log
+            )
+            _finish_projections(launch, d_v, projected, dt_weight, A2, found)
+            del d_v
+        dx = _sum_parts(found.dx_parts)
+    return dx, found.d_delta, found.d_projected, found.d_A, found.d_weight, found.d_bias, found.d_D
+
+
+class _Gradients:
+    """The tensors that the launches of a backward pass fill."""
+
+    def __init__(self, shape: ScanShape, x: Tensor, delta: Tensor | None, projected: Tensor, A2: Tensor) -> None:
+        self.dx_parts = x.new_empty(shape.senses, *x.shape)
+        self.d_delta = None if delta is None else torch.empty_like(delta)
+        self.d_projected = torch.empty_like(projected)
+        self.d_A = A2.new_empty(shape.directions * shape.channels, shape.states)
+        self.d_weight = A2.new_empty(shape.directions, shape.channels, shape.rank)
+        self.d_bias, self.d_D = (A2.new_empty(shape.directions, shape.channels) for _ in range(2))
+
+
+def _adjoints(
+    launch: _Launch, x: Tensor, dy: Tensor, delta: Tensor, bc: Tensor, A2: Tensor, states: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(each chunk's own contribution to its adjoint (B, S, C, EB, N, lanes), tile_states (B, S, tiles, EB, N, lanes))."""
+    shape, chunks = launch.shape, launch.plan.chunks
+    blocks = (launch.channel_blocks, shape.states, WARP)
+    adjoints = A2.new_empty(shape.batch, launch.slots, chunks, *blocks)
+    # As fine as the inputs: a tile starts from it and nothing accumulates.
+    kind = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+    tile_states = x.new_empty(shape.batch, launch.slots, launch.tiles, *blocks, dtype=kind)
+    backward.chunk_adjoints_kernel[launch.grid(launch.plan.block)](
+        x, dy, delta, bc, A2, states, tile_states, adjoints, *launch.image_sizes(), shape.channels,
+        launch.padded_channels, shape.directions, shape.groups, chunks, *launch.which, launch.tiles,
+        SENSES=shape.senses, **launch.scan_options(), **launch.registers("adjoints"),
+    )  # fmt: skip
+    return adjoints, tile_states
+
+
+def _gradients(
+    launch: _Launch,
+    x: Tensor,
+    dy: Tensor,
+    given: Tensor | None,
+    projected: Tensor,
+    A2: Tensor,
+    dt_weight: Tensor | None,
+    bias: Tensor,
+    D: Tensor,
+    states: Tensor,
+    sums: Tensor,
+    leaving: Tensor | None,
+    found: _Gradients,
+    A_is_log: bool,
+) -> Tensor:
+    """d_v (B L, S, E); fills d_A, d_D, the columns of B and C in d_projected, and this launch's share of dx_parts."""
+    shape, plan = launch.shape, launch.plan
+    channels, slots, tiles = shape.channels, launch.slots, launch.tiles
+    delta, bc = _prepare(launch, x, given, projected, dt_weight, bias)
+    adjoints, tile_states = _adjoints(launch, x, dy, delta, bc, A2, states)
+    del bc
+    _pass_states(launch, adjoints, sums, A2, backward=True, initial=leaving)
+    precision = _precision(x)
+    if precision == "tf32":
+        precision = "bf16"
+    tile_bc = A2.new_empty(shape.batch, slots, tiles, 2 * shape.states, plan.tile)
+    d_bc = x.new_empty(launch.channel_blocks, *tile_bc.shape)
+    d_v = x.new_empty(launch.pixels, slots, channels) if found.d_delta is None else found.d_delta
+    d_parameters = A2.new_empty(shape.batch * plan.chunks, slots, shape.states + 1, launch.padded_channels)
+    walk = (shape.projections, shape.rank, shape.states, shape.directions, shape.groups, *launch.which, tiles)
+    options = {"BP": triton.next_power_of_2(2 * shape.states), **launch.tile_options()}
+    grid = (tiles, slots, shape.batch)
+    prepare.order_bc_kernel[grid](projected, tile_bc, shape.height, shape.width, *walk, **options)
+    backward.gradients_kernel[launch.grid(WARP)](
+        x, dy, delta, tile_bc, A2, D, tile_states, adjoints, found.dx_parts, d_v, d_bc, d_parameters,
+        *launch.image_sizes(), x.numel(), channels, launch.padded_channels, shape.groups, plan.chunks, *launch.which,
+        tiles, N=shape.states, BE=WARP, SOFTPLUS=shape.softplus, ADD=launch.first > 0, PRECISION=precision,
+        UNROLL=_UNROLL, **(launch.walk_options() | launch.tile_options()), **launch.registers("gradients"),
+    )  # fmt: skip
+    prepare.gather_bc_kernel[grid](
+        d_bc, found.d_projected, shape.height, shape.width, *walk, launch.channel_blocks, **options
+    )
+    rows = shape.states + 1
+    _sum_rows(launch, d_parameters, (WARP, rows * WARP), A2, found.d_A, found.d_D, A_is_log)
+    return d_v
+
+
+def _finish_projections(
+    launch: _Launch, d_v: Tensor, projected: Tensor, dt_weight: Tensor | None, A2: Tensor, found: _Gradients
+) -> None:
+    """Fills d_weight, d_bias and the columns of dt in d_projected."""
+    shape, slots = launch.shape, launch.slots
+    sizes = (launch.pixels, shape.projections, shape.directions, shape.groups, *launch.which, slots)
+    share = max(_MIN_SHARE, triton.cdiv(launch.pixels, _MAX_SHARES * _PIXELS) * _PIXELS)
+    shares = triton.cdiv(launch.pixels, share)
+    parts = A2.new_empty(shares, slots, shape.rank + 1, shape.channels)
+    precision = _precision(projected if d_v.dtype != torch.float32 else d_v)
+    prepare.weight_gradient_kernel[(_blocks(shape.channels, 64), slots, shares)](
+        d_v, projected, parts, *sizes, share, E=shape.channels, R=shape.rank, BR=_rank_block(shape.rank + 1),
+        BL=_PIXELS, BE=64, PRECISION=precision, num_warps=4,
+    )  # fmt: skip
+    _sum_rows(launch, parts, (shape.channels, WARP), A2, found.d_weight, found.d_bias, False)
+    if dt_weight is not None:
+        prepare.dt_gradient_kernel[(triton.cdiv(launch.pixels, _PIXELS), slots)](
+            d_v, dt_weight, found.d_projected, *sizes, E=shape.channels, R=shape.rank, BR=_rank_block(shape.rank),
+            BL=_PIXELS, BE=64, PRECISION=precision, num_warps=4,
+        )  # fmt: skip
+
+
+def _sum_rows(
+    launch: _Launch, parts: Tensor, strides: tuple[int, int], A2: Tensor, first: Tensor, last: Tensor, A_is_log: bool
+) -> None:
+    """Sum parts (parts, S, rows, channels); `strides`: from row to row and from block to block of channels."""
+    shape, rows = launch.shape, parts.shape[2]
+    prepare.sum_rows_kernel[(launch.channel_blocks, rows, launch.slots)](
+        parts, A2, first, last, parts.shape[0], shape.channels, launch.padded_channels, rows, parts[0].numel(),
+        *strides, shape.groups, *launch.which, LOGS=A_is_log, BC=32, BE=WARP, **_ONE_WARP,
+    )  # fmt: skip

@@ -117,15 +117,13 @@ def test_checkpointing_and_autocast_change_nothing() -> None:
 
 
 def test_forward_and_backward_replay_in_a_cuda_graph() -> None:
-    inputs = with_type(problem(**SIZES[0]), torch.bfloat16)
-    plain = found(inputs, 1, True)
     stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        found(inputs, 1, True)
-    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.stream(stream):  # autograd waits for the stream that the leaves were made on
+        inputs = with_type(problem(**SIZES[0]), torch.bfloat16)
+        plain = found(inputs, 1, True)
+    stream.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=stream):
         replayed = found(inputs, 1, True)
     with torch.no_grad():
         for tensor in replayed.values():

@@ -1,0 +1,141 @@
+"""Forward and backward passes of a phase: plain ones, and ones replayed as CUDA graphs.
+
+A training step of MambaIR is thousands of short kernels, and Python starts them more slowly than a GPU finishes them. A
+CUDA graph starts all of them at once; the numbers are the same.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from mambair.models.base_model import Batch, Phase, TrainableModel
+from mambair.models.optimizers import ScheduledOptimizer
+
+logger = logging.getLogger(__name__)
+
+Losses = dict[str, Tensor]
+
+# Passes of a shape that run plainly before it is captured: kernels are compiled and tuned in the first ones.
+WARMUP = 3
+# Shapes that stay captured, each with the memory of a pass: full micro-batches, and an iteration's smaller last one.
+KEPT_GRAPHS = 2
+
+
+class PlainPasses:
+    """Runs passes one operation after the other; on several processes DistributedDataParallel averages gradients."""
+
+    def __init__(self, model: TrainableModel, scaler: torch.amp.GradScaler) -> None:
+        self.model = model
+        self.scaler = scaler
+
+    def zero_gradients(self, optimizer: ScheduledOptimizer) -> None:
+        """Before the first pass of a phase."""
+        optimizer.optimizer.zero_grad(set_to_none=True)
+
+    def run(self, phase: Phase, batch: Batch, weight: float, last: bool) -> tuple[Losses, Tensor]:
+        """Add a micro-batch's gradients, times `weight`; returns its losses by name, and their weighted sum.
+
+        `last`: whether it is the iteration's last one, after which the gradients are averaged over the processes.
+        """
+        with synchronising(self.model.wrapped(phase.network), last):
+            return backward(phase, batch, weight, self.scaler)
+
+
+def backward(phase: Phase, batch: Batch, weight: float, scaler: torch.amp.GradScaler) -> tuple[Losses, Tensor]:
+    """One pass; the results are detached."""
+    values = phase.losses(batch)
+    total = sum(value for value in values.values() if value.requires_grad) * weight
+    scaler.scale(total).backward()
+    return {name: value.detach() for name, value in values.items()}, total.detach()
+
+
+def synchronising(network: nn.Module, last: bool) -> AbstractContextManager:
+    """The context of a backward pass: only an iteration's last one averages gradients over the processes."""
+    if isinstance(network, DistributedDataParallel) and not last:
+        return network.no_sync()
+    return nullcontext()
+
+
+class GraphedPasses:
+    """Replays passes as CUDA graphs, one for each shape of micro-batch; for models of one network and one phase.
+
+    The gradients of all parameters lie in one buffer: graphs add to fixed addresses, and on several processes one
+    reduction averages them all, which takes the place of DistributedDataParallel.
+    """
+
+    def __init__(self, model: TrainableModel, scaler: torch.amp.GradScaler, world_size: int = 1) -> None:
+        (name,) = model.optimizers
+        self.scaler = scaler
+        self.world_size = world_size
+        parameters = model.optimizers[name].parameters
+        if world_size > 1:
+            for tensor in (*model.networks[name].parameters(), *model.networks[name].buffers()):
+                dist.broadcast(tensor.detach(), 0)
+        self.gradients = torch.zeros(sum(parameter.numel() for parameter in parameters), device=model.device)
+        for parameter, part in zip(parameters, self.gradients.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = part.view_as(parameter)
+        # Autograd works on the stream that the pass began on; captured and plain passes share one.
+        self._stream = torch.cuda.Stream(model.device)
+        self._seen: dict[tuple, int] = {}
+        self._graphs: OrderedDict[tuple, _Graph] = OrderedDict()
+
+    def zero_gradients(self, optimizer: ScheduledOptimizer) -> None:
+        """Before the first pass of a phase."""
+        self.gradients.zero_()
+
+    def run(self, phase: Phase, batch: Batch, weight: float, last: bool) -> tuple[Losses, Tensor]:
+        """As `PlainPasses.run`."""
+        key = (weight, *((name, value.shape) for name, value in batch.items() if isinstance(value, Tensor)))
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            if key in self._graphs:
+                results = self._graphs[key].replay(batch)
+            elif self._seen.get(key, 0) < WARMUP:
+                self._seen[key] = self._seen.get(key, 0) + 1
+                results = backward(phase, batch, weight, self.scaler)
+            else:
+                results = self._capture(key, phase, batch, weight).replay(batch)
+        torch.cuda.current_stream().wait_stream(self._stream)
+        if last and self.world_size > 1:
+            dist.all_reduce(self.gradients, dist.ReduceOp.AVG)
+        return results
+
+    def _capture(self, key: tuple, phase: Phase, batch: Batch, weight: float) -> "_Graph":
+        while len(self._graphs) >= KEPT_GRAPHS:
+            self._graphs.popitem(last=False)
+        torch.cuda.empty_cache()  # what plain passes held, graphs cannot use
+        graph = _Graph(lambda static: backward(phase, static, weight, self.scaler), batch, self._stream)
+        self._graphs[key] = graph
+        logger.debug("captured a CUDA graph for batches of %s", [shape for _, shape in key[1:]])
+        return graph
+
+
+class _Graph:
+    """A captured pass with the tensors that it reads and writes."""
+
+    def __init__(self, run: Callable[[Batch], tuple[Losses, Tensor]], batch: Batch, stream: torch.cuda.Stream) -> None:
+        self.inputs = {name: value.clone() for name, value in batch.items() if isinstance(value, Tensor)}
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, stream=stream):
+            self.losses, self.total = run({**batch, **self.inputs})
+
+    def replay(self, batch: Batch) -> tuple[Losses, Tensor]:
+        for name, value in self.inputs.items():
+            value.copy_(batch[name])
+        self.graph.replay()
+        return {name: value.clone() for name, value in self.losses.items()}, self.total.clone()
+
+
+def graph_refusal(model: TrainableModel, phases: Sequence[Phase]) -> str | None:
+    """Why a model's passes cannot be captured as CUDA graphs; None when they can."""
+    if model.device.type != "cuda":
+        return "CUDA graphs need a CUDA GPU"
+    if len(model.optimizers) != 1 or len(phases) != 1 or phases[0].frozen:
+        return "CUDA graphs are for models with a single network and loss, and this one trains adversarially"
+    return None

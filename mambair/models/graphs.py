@@ -1,0 +1,56 @@
+"""Inference replayed as CUDA graphs, for many images or tiles of one size."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger(__name__)
+
+# Calls of a shape that run plainly before it is captured: a shape that comes once or twice is not worth the memory.
+WARMUP = 2
+# Shapes that stay captured: tiles of a photo, and those at its right and lower edges.
+KEPT_GRAPHS = 3
+
+
+class GraphedForward:
+    """Calls `forward`, a function of one CUDA tensor to another; calls with a shape that has come before are replayed.
+
+    The GPU runs a network of MambaIR's depth faster than Python can start its kernels; a graph starts them all at once.
+    Call it in inference mode, and under one setting of autocast.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
+        self.forward = forward
+        self._seen: dict[torch.Size, int] = {}
+        self._graphs: OrderedDict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor] | None] = OrderedDict()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not x.is_cuda:
+            return self.forward(x)
+        self._seen[x.shape] = self._seen.get(x.shape, 0) + 1
+        if self._seen[x.shape] > WARMUP and x.shape not in self._graphs:
+            self._capture(x)
+        captured = self._graphs.get(x.shape)
+        if captured is None:
+            return self.forward(x)
+        graph, source, result = captured
+        source.copy_(x)
+        graph.replay()
+        return result.clone()
+
+    def _capture(self, x: Tensor) -> None:
+        while len(self._graphs) >= KEPT_GRAPHS:
+            self._graphs.popitem(last=False)
+        torch.cuda.empty_cache()  # what plain calls held, a graph cannot use
+        graph, source = torch.cuda.CUDAGraph(), x.clone()
+        try:
+            with torch.cuda.graph(graph):
+                result = self.forward(source)
+        except RuntimeError as error:  # too little memory for a second set of intermediates, mostly
+            logger.debug("no CUDA graph for inputs of %s: %s", tuple(x.shape), str(error).splitlines()[0])
+            self._graphs[x.shape] = None
+        else:
+            self._graphs[x.shape] = graph, source, result

@@ -1,0 +1,233 @@
+"""What surrounds the scans: delta, B and C of every direction before them, the gradients of the projections after.
+
+Shapes: B batch, L pixels, E channels of a group, N states, R rank of delta, P = R + 2N; a launch treats S of the K
+directions, numbered by slot.
+
+    projected     (B L, K P)          dt, B, C of every direction, of x's type
+    dt_weight     (K, R, E)           fp32
+    delta         (B L, S, E)         softplus of the projected dt plus bias; fp16 for half-precision inputs, else fp32
+    bc            (B L, S, 2, NP)     fp32 B and C, zeros from N to NP, so that they load four at a time
+    tile_bc       (B, S, tiles, 2N, T)  the same in each direction's own order, zero past a line's end
+"""
+
+import triton
+import triton.language as tl
+
+from mambair.ops.ss2d.triton_walk import direction, line_geometry, tile_pixels
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+_HALF_MAX = tl.constexpr(65504.0)
+
+
+@triton.jit
+def softplus(v):
+    """log(1 + exp(v)), accurate to a few units in the last place where it is small too.
+
+    log(1 + z) through the fp32 sum 1 + z would lose the digits of the small deltas (1e-3) that training starts at.
+    The polynomial is log(1 + z) / z on [0, 1], relative error 3e-8; series with a division took twice the instructions.
+    """
+    z = tl.exp2(-tl.abs(v) * LOG2_E)
+    p = -0.0295052007 + z * 0.00523268478
+    p = -0.136632413 + z * (0.0782258883 + z * p)
+    p = -0.24842982 + z * (0.191060036 + z * p)
+    p = -0.499994934 + z * (0.333190978 + z * p)
+    return tl.maximum(v, 0.0) + z * (0.99999994 + z * p)
+
+
+@triton.jit
+def softplus_slope(delta, delta_type: tl.constexpr):
+    """The derivative of softplus at the place where it is delta: 1 - exp(-delta).
+
+    Taken from delta so that v need not be kept; it is 0 where delta was masked to 0. A small delta in fp32 needs a series
+    against cancellation; in fp16 it has no more digits than the difference.
+    """
+    if delta_type == tl.float16:
+        return 1.0 - tl.exp2(delta * -LOG2_E)
+    series = 1.0 - delta * (0.5 - delta * (1.0 / 6 - delta * (1.0 / 24 - delta * (1.0 / 120 - delta * (1.0 / 720)))))
+    return tl.where(delta < 0.25, delta * series, 1.0 - tl.exp2(delta * -LOG2_E))
+
+
+@triton.jit(do_not_specialize=["E"])
+def pack_parameters_kernel(
+    A_logs_ptr, dt_weight_ptr, A2_ptr, dt_weight_packed_ptr, E, N, R, BN: tl.constexpr, BR: tl.constexpr,
+    BE: tl.constexpr,
+):  # fmt: skip
+    """A_logs (K E, N) -> A2 (K, EB, N, BE); dt_projs_weight (K, E, R) -> (K, R, E): channels side by side, fp32."""
+    k = tl.program_id(1)
+    e = tl.program_id(0) * BE + tl.arange(0, BE)
+    n = tl.arange(0, BN)
+    r = tl.arange(0, BR)
+    mask = (e < E)[:, None] & (n < N)[None, :]
+    A_logs = tl.load(A_logs_ptr + (k * E + e)[:, None] * N + n[None, :], mask=mask, other=0.0).to(tl.float32)
+    A2 = tl.where(mask, -tl.exp(A_logs) * LOG2_E, 0.0)
+    block = (k * tl.num_programs(0) + tl.program_id(0)) * N * BE
+    tl.store(A2_ptr + block + n[None, :] * BE + tl.arange(0, BE)[:, None], A2, mask=(n < N)[None, :])
+    mask = (e < E)[:, None] & (r < R)[None, :]
+    weight = tl.load(dt_weight_ptr + (k * E + e)[:, None] * R + r[None, :], mask=mask, other=0.0).to(tl.float32)
+    tl.store(dt_weight_packed_ptr + (k * R + r)[None, :] * E + e[:, None], weight, mask=mask)
+
+
+@triton.jit
+def prepare_kernel(
+    projected_ptr, dt_weight_ptr, bias_ptr, given_ptr, delta_ptr, bc_ptr,
+    pixels, K, G, first_group, groups, slots,
+    E: tl.constexpr, R: tl.constexpr, BR: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BN: tl.constexpr, BL: tl.constexpr,
+    BE: tl.constexpr, GIVEN: tl.constexpr, SOFTPLUS: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """delta and bc of BL pixels and one direction. GIVEN: delta before bias is in given_ptr (B L, K, E)."""
+    slot = tl.program_id(1)
+    _, _, k = direction(slot, first_group, groups, G)
+    pixel = tl.program_id(0).to(tl.int64) * BL + tl.arange(0, BL)[:, None]
+    exists = pixel < pixels
+    P: tl.constexpr = R + 2 * N
+    row = projected_ptr + pixel * (K * P) + k * P
+    target = pixel * slots + slot
+    if not GIVEN:
+        r = tl.arange(0, BR)
+        dt = tl.load(row + r[None, :], mask=exists & (r < R)[None, :], other=0.0).to(tl.float32)
+    for start in range(0, E, BE):
+        e = start + tl.arange(0, BE)
+        exists_e = e < E
+        bias = tl.load(bias_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
+        if GIVEN:
+            v = tl.load(given_ptr + (pixel * K + k) * E + e[None, :], mask=exists & exists_e[None, :], other=0.0)
+            v = v.to(tl.float32)
+        else:
+            place = (k * R + r[:, None]) * E + e[None, :]
+            weight = tl.load(dt_weight_ptr + place, mask=(r < R)[:, None] & exists_e[None, :], other=0.0)
+            v = tl.dot(dt, weight, input_precision=PRECISION)
+        v += bias[None, :]
+        if SOFTPLUS:
+            v = softplus(v)
+        if delta_ptr.dtype.element_ty == tl.float16:
+            v = tl.minimum(v, _HALF_MAX) if SOFTPLUS else tl.clamp(v, -_HALF_MAX, _HALF_MAX)
+        tl.store(delta_ptr + target * E + e[None, :], v.to(delta_ptr.dtype.element_ty), mask=exists & exists_e[None, :])
+    n = tl.arange(0, BN)[None, :]
+    for which in tl.static_range(2):
+        values = tl.load(row + R + which * N + n, mask=exists & (n < N), other=0.0).to(tl.float32)
+        tl.store(bc_ptr + (target * 2 + which) * NP + n, values, mask=exists & (n < NP))
+
+
+@triton.jit
+def order_bc_kernel(
+    projected_ptr, tile_bc_ptr, height, width, P, R, N, K, G, first_group, groups, tile_pitch,
+    BP: tl.constexpr, T: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr, SENSES: tl.constexpr,
+):  # fmt: skip
+    """projected -> tile_bc: a state's T values of B or C become one aligned run."""
+    tile = tl.program_id(0)
+    slot = tl.program_id(1)
+    b = tl.program_id(2).to(tl.int64)
+    group, sense, k = direction(slot, first_group, groups, G)
+    length, lines, along, across = line_geometry(group, height, width, IMAGE)
+    if tile < lines * tl.cdiv(length, T):
+        base, pixels, exists = tile_pixels(tile, sense, length, along, across, EVEN, T)
+        p = tl.arange(0, BP)[None, :]
+        source = projected_ptr + (b * height * width + base) * (K * P) + k * P + R
+        values = tl.load(source + pixels[:, None] * (K * P) + p, mask=exists[:, None] & (p < 2 * N), other=0.0)
+        target = tile_bc_ptr + ((b * SENSES * groups + slot) * tile_pitch + tile) * 2 * N * T
+        tl.store(target + p * T + tl.arange(0, T)[:, None], values.to(tl.float32), mask=p < 2 * N)
+
+
+@triton.jit
+def gather_bc_kernel(
+    d_bc_ptr, d_projected_ptr, height, width, P, R, N, K, G, first_group, groups, tile_pitch, parts,
+    BP: tl.constexpr, T: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr, SENSES: tl.constexpr,
+):  # fmt: skip
+    """The parts of d_bc (parts, B, S, tiles, 2N, T), summed -> their columns of d_projected: undoes order_bc_kernel."""
+    tile = tl.program_id(0)
+    slot = tl.program_id(1)
+    b = tl.program_id(2).to(tl.int64)
+    batch = tl.num_programs(2)
+    group, sense, k = direction(slot, first_group, groups, G)
+    length, lines, along, across = line_geometry(group, height, width, IMAGE)
+    if tile < lines * tl.cdiv(length, T):
+        base, pixels, exists = tile_pixels(tile, sense, length, along, across, EVEN, T)
+        p = tl.arange(0, BP)[None, :]
+        t = tl.arange(0, T)[:, None]
+        total = tl.zeros([T, BP], tl.float32)
+        for part in tl.range(0, parts, loop_unroll_factor=4):
+            place = (part * batch + b) * (SENSES * groups) + slot
+            source = d_bc_ptr + (place * tile_pitch + tile) * 2 * N * T
+            total += tl.load(source + p * T + t, mask=(p < 2 * N) & (t >= 0), other=0.0).to(tl.float32)
+        target = d_projected_ptr + (b * height * width + base) * (K * P) + k * P + R
+        mask = exists[:, None] & (p < 2 * N)
+        tl.store(target + pixels[:, None] * (K * P) + p, total.to(d_projected_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def dt_gradient_kernel(
+    d_v_ptr, dt_weight_ptr, d_projected_ptr, pixels, P, K, G, first_group, groups, slots,
+    E: tl.constexpr, R: tl.constexpr, BR: tl.constexpr, BL: tl.constexpr, BE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """d_v (B L, S, E), the gradient before softplus, times dt_weight -> the dt columns of d_projected."""
+    slot = tl.program_id(1)
+    _, _, k = direction(slot, first_group, groups, G)
+    pixel = tl.program_id(0).to(tl.int64) * BL + tl.arange(0, BL)[:, None]
+    exists = pixel < pixels
+    r = tl.arange(0, BR)
+    total = tl.zeros([BL, BR], tl.float32)
+    for start in range(0, E, BE):
+        e = start + tl.arange(0, BE)
+        d_v = tl.load(d_v_ptr + (pixel * slots + slot) * E + e[None, :], mask=exists & (e < E)[None, :], other=0.0)
+        place = (k * R + r[None, :]) * E + e[:, None]
+        weight = tl.load(dt_weight_ptr + place, mask=(r < R)[None, :] & (e < E)[:, None], other=0.0)
+        total = tl.dot(d_v.to(tl.float32), weight, total, input_precision=PRECISION)
+    target = d_projected_ptr + pixel * (K * P) + k * P + r[None, :]
+    tl.store(target, total.to(d_projected_ptr.dtype.element_ty), mask=exists & (r < R)[None, :])
+
+
+@triton.jit
+def weight_gradient_kernel(
+    d_v_ptr, projected_ptr, parts_ptr, pixels, P, K, G, first_group, groups, slots, share,
+    E: tl.constexpr, R: tl.constexpr, BR: tl.constexpr, BL: tl.constexpr, BE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Sums over `share` (a multiple of BL) pixels of d_v dt and of d_v: parts (programs, S, R + 1, E), the gradient of bias in row R."""
+    slot = tl.program_id(1)
+    _, _, k = direction(slot, first_group, groups, G)
+    e = tl.program_id(0) * BE + tl.arange(0, BE)
+    r = tl.arange(0, BR)[None, :]
+    total = tl.zeros([BE, BR], tl.float32)
+    low = tl.program_id(2).to(tl.int64) * share
+    for start in range(0, share, BL):
+        pixel = low + start + tl.arange(0, BL)[:, None]
+        source = d_v_ptr + (pixel * slots + slot) * E + e[None, :]
+        d_v = tl.load(source, mask=(pixel < pixels) & (e < E)[None, :], other=0.0)
+        dt = tl.load(projected_ptr + pixel * (K * P) + k * P + r, mask=(pixel < pixels) & (r < R), other=0.0)
+        dt = tl.where(r == R, 1.0, dt)
+        if dt.dtype != d_v.dtype:
+            d_v, dt = d_v.to(tl.float32), dt.to(tl.float32)
+        total = tl.dot(tl.trans(d_v), dt, total, input_precision=PRECISION)
+    place = ((tl.program_id(2).to(tl.int64) * slots + slot) * (R + 1) + r) * E + e[:, None]
+    tl.store(parts_ptr + place, total, mask=(r < R + 1) & (e < E)[:, None])
+
+
+@triton.jit(do_not_specialize=["E", "parts"])
+def sum_rows_kernel(
+    parts_ptr, A2_ptr, first_ptr, last_ptr, parts, E, EP, ROWS, part_stride, row_stride, block_stride, G, first_group,
+    groups, LOGS: tl.constexpr, BC: tl.constexpr, BE: tl.constexpr,
+):  # fmt: skip
+    """Rows of a direction, summed over parts in a fixed order -> first (K, E, ROWS - 1) and, the last row, last (K, E).
+
+    A part holds (S, EB, ROWS, BE) or (S, ROWS, E), as the strides say; the directions lie side by side in it.
+    LOGS: the rows are gradients of A, wanted are those of A_logs, where A = -exp(A_logs).
+    """
+    row = tl.program_id(1)
+    slot = tl.program_id(2)
+    _, _, k = direction(slot, first_group, groups, G)
+    lane = tl.arange(0, BE)
+    e = tl.program_id(0) * BE + lane
+    parts_ptr += slot * (part_stride // tl.num_programs(2)) + tl.program_id(0) * block_stride + row * row_stride + lane
+    part = tl.arange(0, BC)
+    total = tl.zeros([BE], tl.float32)
+    for start in range(0, parts, BC):
+        mask = (start + part < parts)[:, None] & (e < E)[None, :]
+        total += tl.sum(
+            tl.load(parts_ptr + (start + part).to(tl.int64)[:, None] * part_stride, mask=mask, other=0.0), 0
+        )
+    if row == ROWS - 1:
+        tl.store(last_ptr + k * E + e, total, mask=e < E)
+    else:
+        if LOGS:
+            A2 = tl.load(A2_ptr + (k * EP + tl.program_id(0) * BE) * (ROWS - 1) + row * BE + lane)
+            total *= A2 / LOG2_E
+        tl.store(first_ptr + (k * E + e) * (ROWS - 1) + row, total, mask=e < E)
