@@ -1,6 +1,7 @@
 """Speed and memory of the scans and networks on this machine, as tables and as JSON.
 
 python scripts/benchmark.py --cpu --json results/benchmark.json
+python scripts/benchmark.py --gpu --only scan infer --time-limit 300
 """
 
 import argparse
@@ -11,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from benchmarks.cpu import run_cpu
-from benchmarks.gpu import run_gpu
+from benchmarks.gpu import PARTS, run_gpu
 from benchmarks.tables import Report, Settings, describe_environment
 
 from mambair.errors import UserError
@@ -33,16 +34,24 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all cores)")
     parser.add_argument("--repeats", type=int, default=7, help="measurements per figure; the median counts")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, only to see that everything runs")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="GPU tables (default: all)")
+    parser.add_argument(
+        "--time-limit", type=float, metavar="SECONDS", help="begin no further row of the GPU tables after this time"
+    )
     arguments = parser.parse_args()
-    settings = Settings(threads=arguments.threads, repeats=arguments.repeats, quick=arguments.quick)
+    settings = Settings(
+        threads=arguments.threads,
+        repeats=arguments.repeats,
+        quick=arguments.quick,
+        only=tuple(arguments.only),
+        time_limit=arguments.time_limit,
+    )
     chosen = [name for name in SECTIONS if getattr(arguments, name)] or _default_sections()
     report = Report(describe_environment(settings))
     try:
-        report.run((SECTIONS[name] for name in chosen), settings)
+        report.run((SECTIONS[name] for name in chosen), settings, arguments.json)
     except UserError as error:
         parser.error(str(error))
-    if arguments.json is not None:
-        report.write(arguments.json)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The networks that are compared: the light x2 ones of the paper's Table 4."""
+"""The networks that are compared: the paper's classic, light and U-Net ones, and SwinIR of the same size classes."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,15 @@ from torch import nn
 from mambair.archs import build_network
 from mambair.errors import UserError
 
+CLASSIC = {
+    "type": "MambaIR",
+    "upscale": 2,
+    "embed_dim": 180,
+    "depths": [6] * 6,
+    "d_state": 16,
+    "mlp_ratio": 2.0,
+    "upsampler": "pixelshuffle",
+}
 LIGHT = {
     "type": "MambaIR",
     "upscale": 2,
@@ -17,6 +26,10 @@ LIGHT = {
     "mlp_ratio": 1.2,
     "upsampler": "pixelshuffledirect",
 }
+UNET = {"type": "MambaIRUNet", "dim": 48, "num_blocks": [4, 6, 6, 8], "mlp_ratio": 1.5}
+
+SWINIR_CLASSIC = {"embed_dim": 180, "depths": [6] * 6, "num_heads": [6] * 6, "upsampler": "pixelshuffle"}
+SWINIR_LIGHT = {"embed_dim": 60, "depths": [6] * 4, "num_heads": [6] * 4, "upsampler": "pixelshuffledirect"}
 
 
 def build_mambair_light() -> nn.Module:
@@ -24,22 +37,18 @@ def build_mambair_light() -> nn.Module:
     return build_network(LIGHT)
 
 
-def build_swinir_light() -> nn.Module:
-    """SwinIR-light x2, by spandrel."""
+def build_swinir(options: dict, size: int | tuple[int, int] = 64) -> nn.Module:
+    """SwinIR x2, by spandrel. It keeps the masks of its windows for images of `size` and makes others in each pass."""
     try:
         from spandrel.architectures.SwinIR import SwinIR
     except ImportError as error:
         raise UserError("the comparison with SwinIR needs spandrel: pip install spandrel") from error
-    return SwinIR(
-        upscale=2,
-        img_size=64,
-        window_size=8,
-        depths=[6, 6, 6, 6],
-        embed_dim=60,
-        num_heads=[6, 6, 6, 6],
-        mlp_ratio=2,
-        upsampler="pixelshuffledirect",
-    )
+    return SwinIR(upscale=2, img_size=size, window_size=8, mlp_ratio=2, **options)
+
+
+def build_swinir_light() -> nn.Module:
+    """SwinIR-light x2, by spandrel."""
+    return build_swinir(SWINIR_LIGHT)
 
 
 def make_forward(network: nn.Module, image: torch.Tensor) -> Callable[[], None]:

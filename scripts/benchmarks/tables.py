@@ -1,4 +1,4 @@
-"""Tables of measured figures: on the terminal and as JSON."""
+"""Tables of measured figures: as Markdown and as JSON."""
 
 import json
 import platform
@@ -9,13 +9,14 @@ from pathlib import Path
 import numba
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table as RichTable
 
 import mambair
 from mambair.runtime.files import atomic_write
 
 Value = str | float | int | None
+
+# Three digits are shown; larger numbers are shown whole.
+WHOLE_FROM = 100
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class Settings:
     """Measurements per figure, of which the median is given."""
     quick: bool
     """Small sizes, to see that everything runs; the figures mean nothing then."""
+    only: tuple[str, ...] = ("scan", "train", "infer")
+    """Parts of the GPU section that are measured."""
+    time_limit: float | None = None
+    """Seconds after which the GPU section begins no further row; None for no limit."""
 
 
 @dataclass
@@ -47,13 +52,25 @@ class Report:
     environment: dict[str, Value]
     tables: list[Table] = field(default_factory=list)
 
-    def run(self, sections: Iterable[Callable[[Settings], Iterable[Table]]], settings: Settings) -> None:
-        """Measure every section's tables, printing each as soon as it is there."""
-        console = Console()
-        for section in sections:
-            for table in section(settings):
-                self.tables.append(table)
-                console.print(_render(table))
+    def run(
+        self,
+        sections: Iterable[Callable[[Settings], Iterable[Table]]],
+        settings: Settings,
+        file: Path | None = None,
+    ) -> None:
+        """Measure every section's tables and print them at the end, also after an interruption.
+
+        They are written to `file`, if there is one, as soon as each is there.
+        """
+        try:
+            for section in sections:
+                for table in section(settings):
+                    self.tables.append(table)
+                    if file is not None:
+                        self.write(file)
+        finally:
+            for table in self.tables:
+                print(_render(table))
 
     def write(self, path: Path) -> None:
         """Write everything as JSON."""
@@ -89,16 +106,23 @@ def describe_environment(settings: Settings) -> dict[str, Value]:
     }
 
 
-def _render(table: Table) -> RichTable:
-    rendered = RichTable(title=table.title, caption=table.note or None, title_justify="left", caption_justify="left")
-    for column in table.rows[0]:
-        rendered.add_column(column, justify="left" if isinstance(table.rows[0][column], str) else "right")
-    for row in table.rows:
-        rendered.add_row(*(_format(value) for value in row.values()))
-    return rendered
+def _render(table: Table) -> str:
+    """The table in Markdown, under its title, with its note below."""
+    lines = [f"## {table.title}", ""]
+    if table.rows:
+        columns = list(table.rows[0])
+        # A column of words has them to the left, one of figures to the right.
+        marks = ["---" if any(isinstance(row[column], str) for row in table.rows) else "---:" for column in columns]
+        cells = [columns, marks, *([_format(row[column]) for column in columns] for row in table.rows)]
+        lines += [f"| {' | '.join(row)} |" for row in cells]
+    if table.note:
+        lines += ["", table.note]
+    return "\n".join([*lines, ""])
 
 
 def _format(value: Value) -> str:
     if value is None:
         return "-"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if abs(value) >= WHOLE_FROM else f"{value:.3g}"
+    return str(value).replace("|", "\\|")

@@ -1,0 +1,86 @@
+"""What is measured with whole networks on a GPU: the work, who does it in which ways, and the project's limits."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from benchmarks.networks import CLASSIC, LIGHT, SWINIR_CLASSIC, SWINIR_LIGHT, UNET, build_swinir
+from benchmarks.timing import MEBIBYTE
+from mambair.archs import build_network
+
+EAGER, COMPILED, GRAPH, BOTH = "eager", "compiled", "CUDA graph", "compiled + CUDA graph"
+ALL_WAYS = (EAGER, COMPILED, GRAPH, BOTH)
+OTHERS_WAYS = (EAGER, GRAPH)
+OURS, PUBLISHED, SWINIR, SWINIR_SIZED = "MambaIR", "MambaIR, published scan", "SwinIR", "SwinIR, masks kept"
+GIGABYTE = 1e9 / MEBIBYTE
+HALF, FP32, TF32 = "half", "fp32", "fp32, TF32"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network that does the work, and the ways in which it is run."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    backend: str | None
+    """Of its scan; None for a network without one."""
+    ways: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """Work for several contenders, with the project's limits for it."""
+
+    name: str
+    shape: tuple[int, int, int, int]
+    precision: str
+    contenders: tuple[Contender, ...]
+    at_most_ms: float | None = None
+    at_most_mebibytes: float | None = None
+    scale: int = 2
+    slow: bool = False
+
+
+def _ours(options: dict, ways: tuple[str, ...] = ALL_WAYS) -> Contender:
+    return Contender(OURS, partial(build_network, options), "triton", ways)
+
+
+def _published(options: dict, ways: tuple[str, ...] = OTHERS_WAYS) -> Contender:
+    return Contender(PUBLISHED, partial(build_network, options), "mamba_ssm", ways)
+
+
+def _swinir(options: dict, ways: tuple[str, ...] = OTHERS_WAYS) -> Contender:
+    return Contender(SWINIR, partial(build_swinir, options), None, ways)
+
+
+def _swinir_sized(options: dict, size: tuple[int, int]) -> Contender:
+    return Contender(SWINIR_SIZED, partial(build_swinir, options, size), None, OTHERS_WAYS)
+
+
+def training_jobs() -> tuple[Job, ...]:
+    """Training steps; the classic one without TF32 in two ways only."""
+    classic, light = (4, 3, 64, 64), (16, 3, 64, 64)
+    of_classic = (_ours(CLASSIC), _swinir(SWINIR_CLASSIC), _published(CLASSIC))
+    of_light = (_ours(LIGHT), _swinir(SWINIR_LIGHT), _published(LIGHT))
+    of_unet = (_ours(UNET), _published(UNET))
+    return (
+        Job("classic x2, 4 x 64x64", classic, HALF, of_classic, 90, 6 * GIGABYTE),
+        Job("light x2, 16 x 64x64", light, HALF, of_light, 65, 4 * GIGABYTE),
+        Job("U-Net, 8 x 128x128", (8, 3, 128, 128), HALF, of_unet, 130, 9 * GIGABYTE, scale=1),
+        Job("classic x2, 4 x 64x64", classic, TF32, of_classic, 140),
+        Job("classic x2, 4 x 64x64", classic, FP32, (_ours(CLASSIC, (EAGER, BOTH)),)),
+    )
+
+
+def inference_jobs() -> tuple[Job, ...]:
+    """Restoring one image; SwinIR as its weights are loaded, and built for just this size."""
+    classic = (_ours(CLASSIC), _swinir(SWINIR_CLASSIC, (EAGER,)), _swinir_sized(SWINIR_CLASSIC, (256, 256)))
+    light = (_ours(LIGHT), _swinir(SWINIR_LIGHT, (EAGER,)), _swinir_sized(SWINIR_LIGHT, (360, 640)))
+    large = (_ours(CLASSIC, (EAGER,)),)
+    return (
+        Job("classic x2, 256x256", (1, 3, 256, 256), HALF, (*classic, _published(CLASSIC)), 75),
+        Job("light x2, 360x640", (1, 3, 360, 640), HALF, (*light, _published(LIGHT)), 40),
+        Job("classic x2, 1024x1024 whole", (1, 3, 1024, 1024), HALF, large, None, 80 * GIGABYTE, slow=True),
+    )
