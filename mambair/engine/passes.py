@@ -122,7 +122,8 @@ class _Graph:
     def __init__(self, run: Callable[[Batch], tuple[Losses, Tensor]], batch: Batch, stream: torch.cuda.Stream) -> None:
         self.inputs = {name: value.clone() for name, value in batch.items() if isinstance(value, Tensor)}
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, stream=stream):
+        # Other threads go on meanwhile: the loader's pins memory, NCCL's watches over collectives.
+        with torch.cuda.graph(self.graph, stream=stream, capture_error_mode="thread_local"):
             self.losses, self.total = run({**batch, **self.inputs})
 
     def replay(self, batch: Batch) -> tuple[Losses, Tensor]:

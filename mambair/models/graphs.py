@@ -47,7 +47,8 @@ class GraphedForward:
         torch.cuda.empty_cache()  # what plain calls held, a graph cannot use
         graph, source = torch.cuda.CUDAGraph(), x.clone()
         try:
-            with torch.cuda.graph(graph):
+            # Other threads go on meanwhile: those that read and write photos.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = self.forward(source)
         except RuntimeError as error:  # too little memory for a second set of intermediates, mostly
             logger.debug("no CUDA graph for inputs of %s: %s", tuple(x.shape), str(error).splitlines()[0])

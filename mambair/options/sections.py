@@ -86,9 +86,9 @@ class TrainSection(Section):
     mixing_augs: MixingOptions = MixingOptions()
     """MixUp."""
     amp: Precision = "none"
-    """Mixed precision: auto is bf16 on GPUs that have it, fp16 on older ones, none on the CPU; the scan computes in fp32."""
+    """Mixed precision: auto is bf16 on GPUs that have it, fp16 on older ones, none on the CPU; scans stay fp32."""
     compile: Switch = "auto"
-    """Compile the network's blocks with torch.compile: takes about a minute, and pays on GPUs; auto does that in long runs."""
+    """Compile the network's blocks with torch.compile, which takes a minute; auto: on GPUs, in runs long enough."""
     cuda_graph: Switch = "auto"
     """Replay forward and backward passes as CUDA graphs; auto does so on GPUs, for all models but adversarial ones."""
     skip_nonfinite: Count = 0

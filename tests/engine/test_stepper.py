@@ -78,9 +78,7 @@ def test_non_finite_loss_names_the_files_and_leaves_the_weights() -> None:
     before = weights(model)
     with pytest.raises(NonFiniteError) as caught:
         Stepper(model, ProcessGroup(), seed=0).step(loaded, stop=False)
-    assert str(caught.value) == (
-        "iteration 8: the loss is not finite; files of the batch: photo_2.png, photo_3.png"
-    )
+    assert str(caught.value) == ("iteration 8: the loss is not finite; files of the batch: photo_2.png, photo_3.png")
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
 
 
@@ -117,9 +115,7 @@ def test_bad_steps_in_a_row_are_skipped_up_to_the_limit(
         stepper.step(make_step(2, iteration=5, scale=float("inf")), stop=False)
 
 
-def test_loss_spike_is_logged_with_its_files(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loss_spike_is_logged_with_its_files(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("mambair"), "propagate", True)
     stepper = Stepper(make_model({"type": "Adam", "lr": 1e-4}), ProcessGroup(), seed=0)
     for iteration in range(110):

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from mambair.ops import selective_scan, ss2d_scan
-from mambair.ops.ss2d import triton_launch
+from mambair.ops.ss2d import triton_plan
 from tests.ops.cases import gradients, leaves, random_scan, random_ss2d, relative_error
 
-plan_by_size = triton_launch.make_plan
+plan_by_size = triton_plan.make_plan
 
 
-def small_plan(shape: triton_launch.ScanShape, processors: int) -> triton_launch.Plan:
+def small_plan(shape: triton_plan.ScanShape, processors: int) -> triton_plan.Plan:
     """Two chunks where there are two tiles, so that states pass between them."""
     return dataclasses.replace(plan_by_size(shape, processors), chunks=min(2, *shape.axis_tiles(8)))
 
@@ -78,5 +78,5 @@ def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     )
 
 
-triton_launch.make_plan = small_plan
+triton_plan.make_plan = small_plan
 print(json.dumps(dict(all_cases())))

@@ -8,14 +8,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.flops import BACKWARD_FACTOR, ss2d_scan_flops
-from mambair.ops.ss2d.triton_launch import (
-    ScanShape,
-    kept_shapes,
-    launch_refusal,
-    pack_parameters,
-    scan_backward,
-    scan_forward,
-)
+from mambair.ops.ss2d.triton_launch import launch_refusal, pack_parameters, scan_backward, scan_forward
+from mambair.ops.ss2d.triton_plan import ScanShape, kept_shapes
 
 
 def unavailable_reason(device: torch.device) -> str | None:

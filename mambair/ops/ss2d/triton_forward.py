@@ -10,24 +10,19 @@ directions (forward: all of them).
     states      (B, K, C, EB, N, lanes)  fp32
     delta_sums  (B, K, C, EB lanes)   fp32 sum of delta over a chunk; the chunk multiplies a state by exp2(A2 sum)
 
-The scanning kernels go from place to place with all states in registers. What they load was fetched into the L1 cache a
-few places earlier: the loads of the next place, issued early, would be moved to the end of the loop by the compiler, which
-then waits there.
+The scanning kernels go from place to place with all states in registers, and load the next place's values before they
+compute with the present ones.
 """
 
 import triton
 import triton.language as tl
 
 from mambair.ops.ss2d.triton_walk import (
-    LANES,
     block_channels,
     chunk_places,
     direction,
-    fetch,
     line_geometry,
-    lines_ahead,
     row_of,
-    some_pixels_ahead,
     state_places,
     walk_from,
     walk_on,
@@ -50,27 +45,30 @@ def chunk_states_kernel(
     e, exists_e = block_channels(tl.program_id(0), E, BE)
     n = tl.arange(0, BN)
     live = n[:, None, None] < N
-    x_ptr += b * height * width * pixel_stride + group * group_stride + tl.program_id(0) * BE
-    delta_ptr += (b * height * width * K + k) * E + tl.program_id(0) * BE
+    x_ptr += b * height * width * pixel_stride + group * group_stride + e
+    delta_ptr += (b * height * width * K + k) * E + e
     bc_ptr += (b * height * width * K + k) * (2 * NP)
-    lines, strides = lines_ahead(x_ptr, x_ptr, delta_ptr, bc_ptr, pixel_stride, K * E, K * 2 * NP, BE, 2 * NP)
-    x_ptr += e - tl.program_id(0) * BE
-    delta_ptr += e - tl.program_id(0) * BE
     states = state_places(tl.program_id(0), n[:, None, None], BE, N)
     A2 = tl.load(A2_ptr + k * N * EP + states, mask=live, other=0.0)
     h = tl.zeros_like(A2)
     first, count = chunk_places(chunk, chunks, length, line_count, T)
     pixel, position = walk_from(tl.where(sense == 1, first + count - 1, first), length, along, across)
-    total = tl.zeros([1, BE // LANES, LANES], tl.float32)
-    for _ in range(count):
+    place = wide(pixel, WIDE)
+    x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0)
+    delta = tl.load(delta_ptr + place * (K * E), mask=exists_e, other=0.0)
+    B = tl.load(bc_ptr + place * (K * 2 * NP) + n, mask=n < NP, other=0.0)
+    total = tl.zeros_like(delta).to(tl.float32)
+    for i in range(count):
+        following, position = walk_on(pixel, position, length, along, across, sense)
+        pixel = tl.where(i + 1 < count, following, pixel)
         place = wide(pixel, WIDE)
-        delta = tl.load(delta_ptr + place * (K * E), mask=exists_e, other=0.0).to(tl.float32)
-        x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0).to(tl.float32)
-        B = tl.load(bc_ptr + place * (K * 2 * NP) + n, mask=n < NP, other=0.0)[:, None, None]
-        fetch(lines + some_pixels_ahead(pixel, along, sense, height * width) * strides)
-        pixel, position = walk_on(pixel, position, length, along, across, sense)
-        total += delta
-        h = tl.where(live, tl.exp2(delta * A2) * h + (delta * x) * B, 0.0)
+        next_x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0)
+        next_delta = tl.load(delta_ptr + place * (K * E), mask=exists_e, other=0.0)
+        next_B = tl.load(bc_ptr + place * (K * 2 * NP) + n, mask=n < NP, other=0.0)
+        step = delta.to(tl.float32)
+        total += step
+        h = tl.where(live, tl.exp2(step * A2) * h + (step * x.to(tl.float32)) * B[:, None, None], 0.0)
+        x, delta, B = next_x, next_delta, next_B
     chunk_index = (b * K + k) * chunks + chunk
     tl.store(states_ptr + chunk_index * N * EP + states, h, mask=live)
     tl.store(delta_sums_ptr + chunk_index * EP + e, total)
@@ -141,13 +139,10 @@ def outputs_kernel(
     e, exists_e = block_channels(tl.program_id(0), E, BE)
     n = tl.arange(0, BN)
     live = n[:, None, None] < N
-    x_ptr += b * height * width * pixel_stride + group * group_stride + tl.program_id(0) * BE
+    x_ptr += b * height * width * pixel_stride + group * group_stride + e
     parts_ptr += k * part_stride + b * height * width * pixel_stride + group * group_stride + e
-    delta_ptr += (b * height * width * K + k) * E + tl.program_id(0) * BE
+    delta_ptr += (b * height * width * K + k) * E + e
     bc_ptr += (b * height * width * K + k) * (2 * NP)
-    lines, strides = lines_ahead(x_ptr, x_ptr, delta_ptr, bc_ptr, pixel_stride, K * E, K * 2 * NP, BE, 2 * NP)
-    x_ptr += e - tl.program_id(0) * BE
-    delta_ptr += e - tl.program_id(0) * BE
     states = state_places(tl.program_id(0), n[:, None, None], BE, N)
     A2 = tl.load(A2_ptr + k * N * EP + states, mask=live, other=0.0)
     D = tl.load(D_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
@@ -155,18 +150,27 @@ def outputs_kernel(
     h = tl.load(states_ptr + chunk_index * N * EP + states, mask=live, other=0.0)
     first, count = chunk_places(chunk, chunks, length, line_count, T)
     pixel, position = walk_from(tl.where(sense == 1, first + count - 1, first), length, along, across)
-    for _ in range(count):
+    place = wide(pixel, WIDE)
+    x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0)
+    delta = tl.load(delta_ptr + place * (K * E), mask=exists_e, other=0.0)
+    B = tl.load(bc_ptr + place * (K * 2 * NP) + n, mask=n < NP, other=0.0)
+    C = tl.load(bc_ptr + place * (K * 2 * NP) + NP + n, mask=n < NP, other=0.0)
+    for i in range(count):
+        following, position = walk_on(pixel, position, length, along, across, sense)
+        target = parts_ptr + place * pixel_stride
+        pixel = tl.where(i + 1 < count, following, pixel)
         place = wide(pixel, WIDE)
-        delta = tl.load(delta_ptr + place * (K * E), mask=exists_e, other=0.0).to(tl.float32)
-        x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0).to(tl.float32)
-        B = tl.load(bc_ptr + place * (K * 2 * NP) + n, mask=n < NP, other=0.0)[:, None, None]
-        C = tl.load(bc_ptr + place * (K * 2 * NP) + NP + n, mask=n < NP, other=0.0)[:, None, None]
-        fetch(lines + some_pixels_ahead(pixel, along, sense, height * width) * strides)
-        pixel, position = walk_on(pixel, position, length, along, across, sense)
-        h = tl.where(live, tl.exp2(delta * A2) * h + (delta * x) * B, 0.0)
+        next_x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0)
+        next_delta = tl.load(delta_ptr + place * (K * E), mask=exists_e, other=0.0)
+        next_B = tl.load(bc_ptr + place * (K * 2 * NP) + n, mask=n < NP, other=0.0)
+        next_C = tl.load(bc_ptr + place * (K * 2 * NP) + NP + n, mask=n < NP, other=0.0)
+        x = x.to(tl.float32)
+        step = delta.to(tl.float32)
+        h = tl.where(live, tl.exp2(step * A2) * h + (step * x) * B[:, None, None], 0.0)
         # Adding -0.0 is no operation for the compiler, adding 0.0 is one.
-        y = tl.sum(tl.where(live, C * h, -0.0), 0, keep_dims=True) + D * x
-        tl.store(parts_ptr + place * pixel_stride, y.to(parts_ptr.dtype.element_ty), mask=exists_e)
+        y = tl.sum(tl.where(live, C[:, None, None] * h, -0.0), 0, keep_dims=True) + D * x
+        tl.store(target, y.to(parts_ptr.dtype.element_ty), mask=exists_e)
+        x, delta, B, C = next_x, next_delta, next_B, next_C
     if LAST:  # noqa: SIM102 (the first is decided when the kernel is compiled)
         if chunk == tl.where(sense == 1, 0, chunks - 1):
             tl.store(last_ptr + ((b * K + k) * N + n[:, None, None]) * E + e, h, mask=live & exists_e)

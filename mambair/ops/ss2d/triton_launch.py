@@ -1,13 +1,11 @@
-"""Buffers, grids and launches of the Triton kernels, for images and sequences alike.
+"""Buffers and launches of the Triton kernels, for images and sequences alike; triton_plan.py says how scans are cut up.
 
-Shapes: B batch, L = H W pixels, K = G groups x senses directions, E channels of a group, N states, R rank of delta,
-P = R + 2N. An image has one group per axis, all groups reading the same channels; a sequence has one group per set of
-channels that share B and C, and one sense.
+Shapes: B batch, L = H W pixels, K directions, S of them in a launch, C chunks, E channels of a group in EB blocks, N
+states, R rank of delta, P = R + 2N.
 """
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 import triton
@@ -17,108 +15,15 @@ from triton.runtime.interpreter import InterpretedFunction
 from mambair.ops.ss2d import triton_backward as backward
 from mambair.ops.ss2d import triton_forward as forward
 from mambair.ops.ss2d import triton_prepare as prepare
+from mambair.ops.ss2d.triton_plan import ONE_WARP, WARP, Launch, Plan, ScanShape, blocks_of, plan_for
 
-WARP = 32
-# Nothing to pipeline: staging loads through shared memory only cost registers.
-_ONE_WARP = {"num_warps": 1, "num_stages": 1}
 LOG2_E = math.log2(math.e)
-# Places whose states a thread of gradients_kernel holds at once, and states whose addresses are computed together.
-_TILE = 8
-_UNROLL = 1
-# Registers per thread of gradients_kernel: 16 warps fit on a multiprocessor instead of 12.
+# Registers per thread of gradients_kernel on half-precision inputs: 16 warps fit on a multiprocessor instead of 12.
 _GRADIENT_REGISTERS = 128
-# Warps of the scanning kernels that a multiprocessor holds: with two channels per thread; with one; with few states.
-_RESIDENT = {"two": 16, "one": 24, "small": 32}
-# A shorter chunk would spend more on its saved states than on its pixels.
-_MIN_CHUNK_PIXELS = 64
 # Pixels per program of the kernels around the scan; pixels per partial sum of the weights' gradients, and those sums.
 _PIXELS = 64
 _MIN_SHARE = 256
 _MAX_SHARES = 256
-REGISTERS: dict[str, int] = {"gradients": 128}
-# Offsets inside one image above this need 64-bit integers.
-_NARROW = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class ScanShape:
-    """What is scanned. `delta_given`: delta is read in full (a sequence), instead of projected from rank R."""
-
-    batch: int
-    height: int
-    width: int
-    channels: int
-    groups: int
-    senses: int
-    states: int
-    rank: int
-    image: bool
-    delta_given: bool = False
-    softplus: bool = True
-
-    @property
-    def directions(self) -> int:
-        return self.groups * self.senses
-
-    @property
-    def projections(self) -> int:
-        return self.rank + 2 * self.states
-
-    def even(self, tile: int) -> bool:
-        """Whether tiles of this length fill every line."""
-        return self.width % tile == 0 and (self.groups == 1 or not self.image or self.height % tile == 0)
-
-    @property
-    def pixel_stride(self) -> int:
-        return self.channels if self.image else self.channels * self.groups
-
-    @property
-    def group_stride(self) -> int:
-        return 0 if self.image else self.channels
-
-    def axis_tiles(self, tile: int) -> tuple[int, ...]:
-        """Number of tiles along rows and, if columns are scanned, along columns."""
-        rows = self.height * triton.cdiv(self.width, tile)
-        columns = self.width * triton.cdiv(self.height, tile)
-        return (rows, columns) if self.image and self.groups > 1 else (rows,)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a scan is cut: places per tile, channels per program (a warp), chunks."""
-
-    tile: int
-    block: int
-    chunks: int
-
-
-def make_plan(shape: ScanShape, processors: int) -> Plan:
-    """Chunks as long as they can be with a GPU of so many multiprocessors full.
-
-    Saved states and parts of sums shrink with their number. The warps should fill whole waves: the last one takes as long
-    as the others however few warps it has.
-    """
-    # Two channels per thread share the loads of B and C, where that leaves no more threads without a channel.
-    twice = _blocks(shape.channels, 2 * WARP) * 2 == _blocks(shape.channels, WARP) and shape.states <= 16
-    block = 2 * WARP if twice else WARP
-    resident = _RESIDENT["two" if twice else "small" if shape.states <= 12 else "one"]
-    wave = processors * resident / (_blocks(shape.channels, block) * shape.batch * shape.directions)
-    longest = max(1, shape.height * shape.width // _MIN_CHUNK_PIXELS)
-    waves = next((count for count in range(1, 9) if int(count * wave) >= max(1, 0.9 * count * wave)), 8)
-    return Plan(tile=_TILE, block=block, chunks=max(1, min(int(waves * wave), longest, *shape.axis_tiles(_TILE))))
-
-
-def plan_for(shape: ScanShape, device: torch.device) -> Plan:
-    """The plan for this device; the interpreter gets that of an H100."""
-    cuda = device.type == "cuda" and torch.cuda.is_available()
-    return make_plan(shape, torch.cuda.get_device_properties(device).multi_processor_count if cuda else 132)
-
-
-def kept_shapes(shape: ScanShape, device: torch.device) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of the states and sums that `scan_forward` keeps for `scan_backward`."""
-    blocks = _blocks(shape.channels, WARP)
-    chunks = (shape.batch, shape.directions, plan_for(shape, device).chunks)
-    return (*chunks, blocks, shape.states, WARP), (*chunks, blocks * WARP)
 
 
 def launch_refusal(device: torch.device) -> str | None:
@@ -149,92 +54,22 @@ def _precision(x: Tensor) -> str:
     return "tf32x3" if x.dtype == torch.float32 else "tf32"
 
 
-def _blocks(channels: int, block: int) -> int:
-    return triton.cdiv(channels, block)
-
-
 def pack_parameters(A_logs: Tensor, dt_weight: Tensor) -> tuple[Tensor, Tensor]:
     """(A log2(e) (K, EB, N, lanes), dt weight (K, R, E)), fp32, from A_logs (K E, N), dt_projs_weight (K, E, R)."""
     directions, channels, rank = dt_weight.shape
     states = A_logs.shape[1]
-    A2 = A_logs.new_empty(directions, _blocks(channels, WARP), states, WARP, dtype=torch.float32)
+    A2 = A_logs.new_empty(directions, blocks_of(channels, WARP), states, WARP, dtype=torch.float32)
     packed = A_logs.new_empty(directions, rank, channels, dtype=torch.float32)
     with _on(A_logs):
-        prepare.pack_parameters_kernel[(_blocks(channels, WARP), directions)](
+        prepare.pack_parameters_kernel[(blocks_of(channels, WARP), directions)](
             A_logs.contiguous(), dt_weight.contiguous(), A2, packed, channels, states, rank,
-            BN=triton.next_power_of_2(states), BR=triton.next_power_of_2(rank), BE=WARP, **_ONE_WARP,
+            BN=triton.next_power_of_2(states), BR=triton.next_power_of_2(rank), BE=WARP, **ONE_WARP,
         )  # fmt: skip
     return A2, packed
 
 
-@dataclass(frozen=True)
-class _Launch:
-    """The directions of one launch: both senses of `groups` groups from `first` on."""
-
-    shape: ScanShape
-    plan: Plan
-    first: int
-    groups: int
-
-    @property
-    def slots(self) -> int:
-        return self.groups * self.shape.senses
-
-    @property
-    def which(self) -> tuple[int, int]:
-        return self.first, self.groups
-
-    @property
-    def pixels(self) -> int:
-        return self.shape.batch * self.shape.height * self.shape.width
-
-    @property
-    def tiles(self) -> int:
-        return max(self.shape.axis_tiles(self.plan.tile))
-
-    @property
-    def channel_blocks(self) -> int:
-        return _blocks(self.shape.channels, WARP)
-
-    @property
-    def padded_channels(self) -> int:
-        return self.channel_blocks * WARP
-
-    @property
-    def padded_states(self) -> int:
-        return triton.cdiv(self.shape.states, 4) * 4
-
-    def image_sizes(self) -> tuple[int, int, int, int]:
-        return self.shape.height, self.shape.width, self.shape.pixel_stride, self.shape.group_stride
-
-    def walk_options(self) -> dict:
-        """Compile-time arguments that the scanning kernels share."""
-        shape = self.shape
-        offsets = shape.height * shape.width * max(shape.pixel_stride, self.slots * shape.channels)
-        return {"T": self.plan.tile, "IMAGE": shape.image, "WIDE": offsets > _NARROW, **_ONE_WARP}
-
-    def scan_options(self) -> dict:
-        """Those of the kernels that keep all states in registers."""
-        states = self.shape.states
-        sizes = {"N": states, "NP": self.padded_states, "BN": triton.next_power_of_2(self.padded_states)}
-        return self.walk_options() | sizes | {"BE": self.plan.block}
-
-    def tile_options(self) -> dict:
-        """Those of the kernels that go tile by tile."""
-        return {
-            "T": self.plan.tile, "IMAGE": self.shape.image, "EVEN": self.shape.even(self.plan.tile),
-            "SENSES": self.shape.senses, **_ONE_WARP,
-        }  # fmt: skip
-
-    def registers(self, kernel: str) -> dict:
-        return {"maxnreg": REGISTERS[kernel]} if kernel in REGISTERS else {}
-
-    def grid(self, block: int) -> tuple[int, int, int]:
-        return _blocks(self.shape.channels, block), self.plan.chunks, self.shape.batch * self.slots
-
-
 def _prepare(
-    launch: _Launch, x: Tensor, given: Tensor | None, projected: Tensor, dt_weight: Tensor | None, bias: Tensor
+    launch: Launch, x: Tensor, given: Tensor | None, projected: Tensor, dt_weight: Tensor | None, bias: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(delta (B L, S, E), bc (B L, S, 2, NP)) of the launch's directions."""
     shape = launch.shape
@@ -258,14 +93,14 @@ def _rank_block(rank: int) -> int:
 
 
 def _pass_states(
-    launch: _Launch, states: Tensor, sums: Tensor, A2: Tensor, backward: bool = False, initial: Tensor | None = None
+    launch: Launch, states: Tensor, sums: Tensor, A2: Tensor, backward: bool = False, initial: Tensor | None = None
 ) -> None:
     shape = launch.shape
     grid = (launch.channel_blocks, shape.states, shape.batch * launch.slots)
     forward.pass_states_kernel[grid](
         states, sums, A2, A2 if initial is None else initial, shape.channels, launch.padded_channels, shape.directions,
         shape.groups, launch.plan.chunks, *launch.which, N=shape.states, SENSES=shape.senses, BACKWARD=backward,
-        INITIAL=initial is not None, BC=16, BE=WARP, **_ONE_WARP,
+        INITIAL=initial is not None, BC=16, BE=WARP, **ONE_WARP,
     )  # fmt: skip
 
 
@@ -274,7 +109,7 @@ def _sum_parts(parts: Tensor) -> Tensor:
     if parts.shape[0] == 1:
         return parts[0]
     total = torch.empty_like(parts[0])
-    forward.sum_parts_kernel[(_blocks(total.numel(), 1024),)](
+    forward.sum_parts_kernel[(blocks_of(total.numel(), 1024),)](
         parts, total, total.numel(), total.numel(), parts=parts.shape[0], BLOCK=1024, num_warps=4
     )
     return total
@@ -296,7 +131,7 @@ def scan_forward(
     x (B, L, pixel stride) contiguous; delta (B, L, K, E) or None; projected (B, L, K P); A2 (K, EB, N, lanes);
     dt_weight (K, R, E); bias, D (K, E). The last states (B, K, N, E) are those of sequences, and empty for images.
     """
-    launch = _Launch(shape, plan or plan_for(shape, x.device), 0, shape.groups)
+    launch = Launch(shape, plan or plan_for(shape, x.device), 0, shape.groups)
     chunks = launch.plan.chunks
     sums = A2.new_empty(shape.batch, shape.directions, chunks, launch.padded_channels)
     states = A2.new_empty(*sums.shape[:3], launch.channel_blocks, shape.states, WARP)
@@ -317,7 +152,6 @@ def scan_forward(
                 *launch.image_sizes(),
                 *sizes,
                 **launch.scan_options(),
-                **launch.registers("states"),
             )
             _pass_states(launch, states, sums, A2)
         else:
@@ -325,7 +159,7 @@ def scan_forward(
             sums.zero_()
         forward.outputs_kernel[launch.grid(launch.plan.block)](
             x, full_delta, bc, A2, D, states, last, parts, *launch.image_sizes(), x.numel() if shape.image else 0,
-            *sizes, LAST=not shape.image, **launch.scan_options(), **launch.registers("outputs"),
+            *sizes, LAST=not shape.image, **launch.scan_options(),
         )  # fmt: skip
         y = _sum_parts(parts)
     return y, states, sums, last
@@ -358,7 +192,7 @@ def scan_backward(
     found = _Gradients(shape, x, delta, projected, A2)
     with _on(x):
         for first, groups in axes:
-            launch = _Launch(shape, plan, first, groups)
+            launch = Launch(shape, plan, first, groups)
             d_v = _gradients(
                 launch, x, dy, delta, projected, A2, dt_weight, bias, D, states, sums, leaving, found, A_is_log
             )
@@ -381,9 +215,9 @@ class _Gradients:
 
 
 def _adjoints(
-    launch: _Launch, x: Tensor, dy: Tensor, delta: Tensor, bc: Tensor, A2: Tensor, states: Tensor
+    launch: Launch, x: Tensor, dy: Tensor, delta: Tensor, bc: Tensor, A2: Tensor, states: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(each chunk's own contribution to its adjoint (B, S, C, EB, N, lanes), tile_states (B, S, tiles, EB, N, lanes))."""
+    """(each chunk's own part of its adjoint (B, S, C, EB, N, lanes), tile_states (B, S, tiles, EB, N, lanes))."""
     shape, chunks = launch.shape, launch.plan.chunks
     blocks = (launch.channel_blocks, shape.states, WARP)
     adjoints = A2.new_empty(shape.batch, launch.slots, chunks, *blocks)
@@ -393,13 +227,13 @@ def _adjoints(
     backward.chunk_adjoints_kernel[launch.grid(launch.plan.block)](
         x, dy, delta, bc, A2, states, tile_states, adjoints, *launch.image_sizes(), shape.channels,
         launch.padded_channels, shape.directions, shape.groups, chunks, *launch.which, launch.tiles,
-        SENSES=shape.senses, **launch.scan_options(), **launch.registers("adjoints"),
+        SENSES=shape.senses, **launch.scan_options(),
     )  # fmt: skip
     return adjoints, tile_states
 
 
 def _gradients(
-    launch: _Launch,
+    launch: Launch,
     x: Tensor,
     dy: Tensor,
     given: Tensor | None,
@@ -421,9 +255,9 @@ def _gradients(
     adjoints, tile_states = _adjoints(launch, x, dy, delta, bc, A2, states)
     del bc
     _pass_states(launch, adjoints, sums, A2, backward=True, initial=leaving)
-    precision = _precision(x)
-    if precision == "tf32":
-        precision = "bf16"
+    sums_precision = {"PRECISION": _precision(x)}
+    if _precision(x) == "tf32":
+        sums_precision = {"PRECISION": "bf16", "maxnreg": _GRADIENT_REGISTERS}
     tile_bc = A2.new_empty(shape.batch, slots, tiles, 2 * shape.states, plan.tile)
     d_bc = x.new_empty(launch.channel_blocks, *tile_bc.shape)
     d_v = x.new_empty(launch.pixels, slots, channels) if found.d_delta is None else found.d_delta
@@ -435,8 +269,8 @@ def _gradients(
     backward.gradients_kernel[launch.grid(WARP)](
         x, dy, delta, tile_bc, A2, D, tile_states, adjoints, found.dx_parts, d_v, d_bc, d_parameters,
         *launch.image_sizes(), x.numel(), channels, launch.padded_channels, shape.groups, plan.chunks, *launch.which,
-        tiles, N=shape.states, BE=WARP, SOFTPLUS=shape.softplus, ADD=launch.first > 0, PRECISION=precision,
-        UNROLL=_UNROLL, **(launch.walk_options() | launch.tile_options()), **launch.registers("gradients"),
+        tiles, N=shape.states, BE=WARP, SOFTPLUS=shape.softplus, ADD=launch.first > 0, **sums_precision,
+        **(launch.walk_options() | launch.tile_options()),
     )  # fmt: skip
     prepare.gather_bc_kernel[grid](
         d_bc, found.d_projected, shape.height, shape.width, *walk, launch.channel_blocks, **options
@@ -447,7 +281,7 @@ def _gradients(
 
 
 def _finish_projections(
-    launch: _Launch, d_v: Tensor, projected: Tensor, dt_weight: Tensor | None, A2: Tensor, found: _Gradients
+    launch: Launch, d_v: Tensor, projected: Tensor, dt_weight: Tensor | None, A2: Tensor, found: _Gradients
 ) -> None:
     """Fills d_weight, d_bias and the columns of dt in d_projected."""
     shape, slots = launch.shape, launch.slots
@@ -456,7 +290,7 @@ def _finish_projections(
     shares = triton.cdiv(launch.pixels, share)
     parts = A2.new_empty(shares, slots, shape.rank + 1, shape.channels)
     precision = _precision(projected if d_v.dtype != torch.float32 else d_v)
-    prepare.weight_gradient_kernel[(_blocks(shape.channels, 64), slots, shares)](
+    prepare.weight_gradient_kernel[(blocks_of(shape.channels, 64), slots, shares)](
         d_v, projected, parts, *sizes, share, E=shape.channels, R=shape.rank, BR=_rank_block(shape.rank + 1),
         BL=_PIXELS, BE=64, PRECISION=precision, num_warps=4,
     )  # fmt: skip
@@ -469,11 +303,11 @@ def _finish_projections(
 
 
 def _sum_rows(
-    launch: _Launch, parts: Tensor, strides: tuple[int, int], A2: Tensor, first: Tensor, last: Tensor, A_is_log: bool
+    launch: Launch, parts: Tensor, strides: tuple[int, int], A2: Tensor, first: Tensor, last: Tensor, A_is_log: bool
 ) -> None:
     """Sum parts (parts, S, rows, channels); `strides`: from row to row and from block to block of channels."""
     shape, rows = launch.shape, parts.shape[2]
     prepare.sum_rows_kernel[(launch.channel_blocks, rows, launch.slots)](
         parts, A2, first, last, parts.shape[0], shape.channels, launch.padded_channels, rows, parts[0].numel(),
-        *strides, shape.groups, *launch.which, LOGS=A_is_log, BC=32, BE=WARP, **_ONE_WARP,
+        *strides, shape.groups, *launch.which, LOGS=A_is_log, BC=32, BE=WARP, **ONE_WARP,
     )  # fmt: skip

@@ -38,8 +38,8 @@ def softplus(v):
 def softplus_slope(delta, delta_type: tl.constexpr):
     """The derivative of softplus at the place where it is delta: 1 - exp(-delta).
 
-    Taken from delta so that v need not be kept; it is 0 where delta was masked to 0. A small delta in fp32 needs a series
-    against cancellation; in fp16 it has no more digits than the difference.
+    Taken from delta so that v need not be kept; it is 0 where delta was masked to 0. A small delta in fp32 needs a
+    series against cancellation; in fp16 it has no more digits than the difference.
     """
     if delta_type == tl.float16:
         return 1.0 - tl.exp2(delta * -LOG2_E)
@@ -71,8 +71,8 @@ def pack_parameters_kernel(
 def prepare_kernel(
     projected_ptr, dt_weight_ptr, bias_ptr, given_ptr, delta_ptr, bc_ptr,
     pixels, K, G, first_group, groups, slots,
-    E: tl.constexpr, R: tl.constexpr, BR: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BN: tl.constexpr, BL: tl.constexpr,
-    BE: tl.constexpr, GIVEN: tl.constexpr, SOFTPLUS: tl.constexpr, PRECISION: tl.constexpr,
+    E: tl.constexpr, R: tl.constexpr, BR: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BN: tl.constexpr,
+    BL: tl.constexpr, BE: tl.constexpr, GIVEN: tl.constexpr, SOFTPLUS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """delta and bc of BL pixels and one direction. GIVEN: delta before bias is in given_ptr (B L, K, E)."""
     slot = tl.program_id(1)
@@ -181,7 +181,7 @@ def weight_gradient_kernel(
     d_v_ptr, projected_ptr, parts_ptr, pixels, P, K, G, first_group, groups, slots, share,
     E: tl.constexpr, R: tl.constexpr, BR: tl.constexpr, BL: tl.constexpr, BE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Sums over `share` (a multiple of BL) pixels of d_v dt and of d_v: parts (programs, S, R + 1, E), the gradient of bias in row R."""
+    """Sums of d_v dt, and of d_v in row R, over `share` (a multiple of BL) pixels: parts (programs, S, R + 1, E)."""
     slot = tl.program_id(1)
     _, _, k = direction(slot, first_group, groups, G)
     e = tl.program_id(0) * BE + tl.arange(0, BE)

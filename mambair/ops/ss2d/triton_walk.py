@@ -1,8 +1,8 @@
 """How the scan kernels walk over an image: directions, chunks, pixels and tiles.
 
-A direction belongs to a group (an axis of an image: 0 rows, 1 columns; or a set of channels of a sequence, which has rows
-only) and has a sense (0 forward, 1 reversed). The pixels of an axis are numbered by place, line after line; a reversed
-direction visits the same places backwards. Nothing is copied: places become addresses as the walk goes on.
+A direction belongs to a group (an axis of an image: 0 rows, 1 columns; or a set of channels of a sequence, which has
+rows only) and has a sense (0 forward, 1 reversed). The pixels of an axis are numbered by place, line after line; a
+reversed direction visits the same places backwards. Nothing is copied: places become addresses as the walk goes on.
 
 A line is cut into tiles of T places, the last of which may be shorter, and a direction into chunks of whole tiles.
 """
@@ -13,7 +13,8 @@ import triton
 import triton.language as tl
 
 LANES = tl.constexpr(32)
-# Bytes that caches take from memory at once.
+# Bytes of a line of the L1 cache, and of a part of it that is read from memory.
+LINE = tl.constexpr(128)
 SECTOR = tl.constexpr(32)
 # Places between fetching and loading: the latency of device memory, at the pace of the fastest kernel.
 REACH = tl.constexpr(3)
@@ -31,7 +32,7 @@ def line_geometry(group, height, width, IMAGE: tl.constexpr):
 
 @triton.jit
 def direction(slot, first_group, groups, G):
-    """(group, sense, number k) of a launch's direction `slot`: a launch treats `groups` groups, forward senses first."""
+    """(group, sense, number k) of direction `slot` of a launch, which treats `groups` groups, forward senses first."""
     sense = slot // groups
     group = first_group + slot % groups
     return group, sense, group + sense * G
@@ -41,8 +42,8 @@ def direction(slot, first_group, groups, G):
 def block_channels(block, E, BE: tl.constexpr):
     """(channel numbers (1, S, lanes), which of them exist) of a block of BE = S * lanes channels; lanes: 32.
 
-    Lanes are the threads of a warp, and a program is one warp. In a (N, S, lanes) or (T, S, lanes) tile a thread then owns all states or places of
-    its S channels: sums and scans over them need neither shuffles nor shared memory.
+    Lanes are the threads of a warp, and a program is one warp. In a (N, S, lanes) or (T, S, lanes) tile a thread then
+    owns all states or places of its S channels: sums and scans over them need neither shuffles nor shared memory.
     """
     lane = tl.arange(0, LANES)[None, None, :]
     e = block * BE + tl.arange(0, BE // LANES)[None, :, None] * LANES + lane
@@ -69,7 +70,9 @@ def fetch(pointer):
 
 
 @triton.jit
-def lines_ahead(x_ptr, dy_ptr, delta_ptr, bc_ptr, x_stride, delta_stride, bc_stride, BE: tl.constexpr, NB: tl.constexpr):
+def lines_ahead(
+    x_ptr, dy_ptr, delta_ptr, bc_ptr, x_stride, delta_stride, bc_stride, BE: tl.constexpr, NB: tl.constexpr
+):
     """(addresses (1, 1, lanes), bytes from pixel to pixel) of the memory that a warp reads for a pixel, for `fetch`.
 
     Eight lanes each for x, dy, delta (BE channels) and bc (NB values): up to 256 bytes in sectors of 32.
@@ -87,17 +90,9 @@ def lines_ahead(x_ptr, dy_ptr, delta_ptr, bc_ptr, x_stride, delta_stride, bc_str
 
 @triton.jit
 def fetch_run(pointer, size):
-    """Fetch the first KiB of `size` bytes."""
+    """Fetch the first 4 KiB of `size` bytes, line by line."""
     lane = tl.arange(0, LANES)
-    fetch(pointer.to(tl.int64) + tl.minimum(lane * SECTOR, size - 1))
-
-
-@triton.jit
-def fetch_pixels(pointer, pixel, along, stride, size):
-    """Fetch 128 bytes, or `size` if that is less, at each of 8 pixels that are `along` pixels of `stride` bytes apart."""
-    lane = tl.arange(0, LANES)
-    place = (pixel + lane // 4 * along).to(tl.int64) * stride
-    fetch(pointer.to(tl.int64) + place + tl.minimum(lane % 4 * SECTOR, size - 1))
+    fetch(pointer.to(tl.int64) + tl.minimum(lane * LINE, size - 1))
 
 
 @triton.jit

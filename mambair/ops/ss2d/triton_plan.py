@@ -1,0 +1,173 @@
+"""How the scans of the Triton kernels are cut up: tiles, blocks of channels, chunks, and the launches over them.
+
+Shapes: B batch, L = H W pixels, K = G groups x senses directions, E channels of a group, N states, R rank of delta,
+P = R + 2N. An image has one group per axis, all groups reading the same channels; a sequence has one group per set of
+channels that share B and C, and one sense.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+
+WARP = 32
+# A program is one warp. Nothing to pipeline: staging loads through shared memory only costs registers.
+ONE_WARP = {"num_warps": 1, "num_stages": 1}
+# Places whose states a thread of gradients_kernel holds at once. 16 took as long on an H100, with twice the registers.
+TILE = 8
+# Warps of the scanning kernels that a multiprocessor holds: with two channels per thread; with one; with few states.
+RESIDENT = {"two": 16, "one": 24, "few": 32}
+FEW_STATES = 12
+# A shorter chunk would spend more on its saved states than on its pixels.
+MIN_CHUNK_PIXELS = 64
+# Offsets inside one image above this need 64-bit integers.
+NARROW = 2**31 - 1
+
+
+def blocks_of(channels: int, block: int) -> int:
+    """Blocks that hold so many channels."""
+    return triton.cdiv(channels, block)
+
+
+@dataclass(frozen=True)
+class ScanShape:
+    """What is scanned. `delta_given`: delta is read in full (a sequence), instead of projected from rank R."""
+
+    batch: int
+    height: int
+    width: int
+    channels: int
+    groups: int
+    senses: int
+    states: int
+    rank: int
+    image: bool
+    delta_given: bool = False
+    softplus: bool = True
+
+    @property
+    def directions(self) -> int:
+        return self.groups * self.senses
+
+    @property
+    def projections(self) -> int:
+        return self.rank + 2 * self.states
+
+    def even(self, tile: int) -> bool:
+        """Whether tiles of this length fill every line."""
+        return self.width % tile == 0 and (self.groups == 1 or not self.image or self.height % tile == 0)
+
+    @property
+    def pixel_stride(self) -> int:
+        return self.channels if self.image else self.channels * self.groups
+
+    @property
+    def group_stride(self) -> int:
+        return 0 if self.image else self.channels
+
+    def axis_tiles(self, tile: int) -> tuple[int, ...]:
+        """Number of tiles along rows and, if columns are scanned, along columns."""
+        rows = self.height * triton.cdiv(self.width, tile)
+        columns = self.width * triton.cdiv(self.height, tile)
+        return (rows, columns) if self.image and self.groups > 1 else (rows,)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a scan is cut: places per tile, channels per program (a warp), chunks."""
+
+    tile: int
+    block: int
+    chunks: int
+
+
+def make_plan(shape: ScanShape, processors: int) -> Plan:
+    """Chunks as long as they can be with a GPU of so many multiprocessors full.
+
+    Saved states and parts of sums shrink with their number. The warps should fill whole waves: the last one takes as
+    long as the others however few warps it has.
+    """
+    # Two channels per thread share the loads of B and C, where that leaves no more threads without a channel.
+    twice = blocks_of(shape.channels, 2 * WARP) * 2 == blocks_of(shape.channels, WARP) and shape.states <= 16
+    block = 2 * WARP if twice else WARP
+    resident = RESIDENT["two" if twice else "few" if shape.states <= FEW_STATES else "one"]
+    wave = processors * resident / (blocks_of(shape.channels, block) * shape.batch * shape.directions)
+    longest = max(1, shape.height * shape.width // MIN_CHUNK_PIXELS)
+    waves = next((count for count in range(1, 9) if int(count * wave) >= max(1, 0.9 * count * wave)), 8)
+    return Plan(tile=TILE, block=block, chunks=max(1, min(int(waves * wave), longest, *shape.axis_tiles(TILE))))
+
+
+def plan_for(shape: ScanShape, device: torch.device) -> Plan:
+    """The plan for this device; the interpreter gets that of an H100."""
+    cuda = device.type == "cuda" and torch.cuda.is_available()
+    return make_plan(shape, torch.cuda.get_device_properties(device).multi_processor_count if cuda else 132)
+
+
+def kept_shapes(shape: ScanShape, device: torch.device) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of the states and sums that `scan_forward` keeps for `scan_backward`."""
+    blocks = blocks_of(shape.channels, WARP)
+    chunks = (shape.batch, shape.directions, plan_for(shape, device).chunks)
+    return (*chunks, blocks, shape.states, WARP), (*chunks, blocks * WARP)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The directions of one launch: both senses of `groups` groups from `first` on."""
+
+    shape: ScanShape
+    plan: Plan
+    first: int
+    groups: int
+
+    @property
+    def slots(self) -> int:
+        return self.groups * self.shape.senses
+
+    @property
+    def which(self) -> tuple[int, int]:
+        return self.first, self.groups
+
+    @property
+    def pixels(self) -> int:
+        return self.shape.batch * self.shape.height * self.shape.width
+
+    @property
+    def tiles(self) -> int:
+        return max(self.shape.axis_tiles(self.plan.tile))
+
+    @property
+    def channelblocks_of(self) -> int:
+        return blocks_of(self.shape.channels, WARP)
+
+    @property
+    def padded_channels(self) -> int:
+        return self.channel_blocks * WARP
+
+    @property
+    def padded_states(self) -> int:
+        return triton.cdiv(self.shape.states, 4) * 4
+
+    def image_sizes(self) -> tuple[int, int, int, int]:
+        return self.shape.height, self.shape.width, self.shape.pixel_stride, self.shape.group_stride
+
+    def walk_options(self) -> dict:
+        """Compile-time arguments that the scanning kernels share."""
+        shape = self.shape
+        offsets = shape.height * shape.width * max(shape.pixel_stride, self.slots * shape.channels)
+        return {"T": self.plan.tile, "IMAGE": shape.image, "WIDE": offsets > NARROW, **ONE_WARP}
+
+    def scan_options(self) -> dict:
+        """Those of the kernels that keep all states in registers."""
+        states = self.shape.states
+        sizes = {"N": states, "NP": self.padded_states, "BN": triton.next_power_of_2(self.padded_states)}
+        return self.walk_options() | sizes | {"BE": self.plan.block}
+
+    def tile_options(self) -> dict:
+        """Those of the kernels that go tile by tile."""
+        return {
+            "T": self.plan.tile, "IMAGE": self.shape.image, "EVEN": self.shape.even(self.plan.tile),
+            "SENSES": self.shape.senses, **ONE_WARP,
+        }  # fmt: skip
+
+    def grid(self, block: int) -> tuple[int, int, int]:
+        return blocks_of(self.shape.channels, block), self.plan.chunks, self.shape.batch * self.slots
