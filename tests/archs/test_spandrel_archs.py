@@ -113,19 +113,21 @@ def test_the_listed_names_are_spandrels():
     assert set(EXTRA_NAMES) <= {support.architecture.id for support in extra.EXTRA_REGISTRY}
 
 
-def test_without_spandrel_the_package_is_named():
+def test_without_spandrel_the_package_is_named(tmp_path):
+    torch.save({"m_head.weight": torch.zeros(1)}, tmp_path / "drunet.pth")
     code = """
 import sys
 sys.modules["spandrel"] = None
 from mambair.archs import build_network
 from mambair.errors import UserError
-for options in ({"type": "SwinIR"}, {"type": "Restormer"}, {"type": "spandrel", "path": "x"}, {"type": "MambaR"}):
+for options in ({"type": "SwinIR"}, {"type": "Restormer"}, {"type": "spandrel", "path": sys.argv[1]}, {"type": "MambaR"}):
     try:
         build_network(options)
     except UserError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, str(tmp_path / "drunet.pth")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     swinir, restormer, file, typo = done.stdout.splitlines()
     assert swinir == "network_g: SwinIR needs spandrel; pip install spandrel"
     assert restormer.startswith("network_g: Restormer needs spandrel")
