@@ -120,7 +120,8 @@ import sys
 sys.modules["spandrel"] = None
 from mambair.archs import build_network
 from mambair.errors import UserError
-for options in ({"type": "SwinIR"}, {"type": "Restormer"}, {"type": "spandrel", "path": sys.argv[1]}, {"type": "MambaR"}):
+file = {"type": "spandrel", "path": sys.argv[1]}
+for options in ({"type": "SwinIR"}, {"type": "Restormer"}, file, {"type": "MambaR"}):
     try:
         build_network(options)
     except UserError as error:
