@@ -7,6 +7,7 @@ import pytest
 import mambair.losses  # noqa: F401 (registers the losses)
 from mambair.archs import build_network
 from mambair.data.builders import _mode
+from mambair.errors import UserError
 from mambair.options import TrainOptions, parse_test_options, parse_train_options
 from mambair.registry import LOSSES
 
@@ -248,3 +249,13 @@ def test_benchmarks_of_super_resolution() -> None:
             templates = {name: section.filename_tmpl for name, section in sets.items()}
             assert templates.pop("Manga109") == f"{{}}_LRBI_x{scale}"
             assert set(templates.values()) == {f"{{}}x{scale}"}
+
+
+def test_a_benchmark_can_be_left_out() -> None:
+    path = RECIPES / "test" / "SR_x2.yml"
+    options = parse_test_options(path, force_yml=["datasets:test_2=~", "datasets:test_5=~"])
+    assert list(options.evaluation_datasets()) == ["Set5", "B100", "Urban100"]
+    with pytest.raises(UserError, match="section 'train' is missing"):
+        parse_train_options(RECIPES / "train" / "SR_x2.yml", force_yml=["datasets:train=~"])
+    with pytest.raises(UserError, match="no data set to test on"):
+        parse_test_options(path, force_yml=["datasets={test_1: ~}"])
