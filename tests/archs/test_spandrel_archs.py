@@ -68,6 +68,30 @@ def test_files_are_the_usual_ones(tmp_path):
     assert torch.equal(other.eval()(x), network(x))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        RCAN,
+        DRUNET | {"in_nc": 4},
+        {"type": "Restormer", "dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "heads": [1, 1, 1, 1]},
+        {"type": "SRFormer", "upscale": 2, "img_size": 16, "window_size": 8, "embed_dim": 12, "depths": [2]}
+        | {"num_heads": [2], "mlp_ratio": 2, "upsampler": "pixelshuffledirect"},
+    ],
+    ids=lambda options: options["type"],
+)
+def test_baselines_of_the_papers_tables_load_from_their_weights(tmp_path, options):
+    if options["type"] in EXTRA_NAMES:
+        pytest.importorskip("spandrel_extra_arches")
+    network = build_network(options).eval()
+    torch.save(network.state_dict(), tmp_path / "baseline.pth")
+    loaded = build_network({"type": "spandrel", "path": str(tmp_path / "baseline.pth")})
+    x = torch.rand(1, 3, 19, 16)
+    restored = loaded(x)
+    assert restored.shape == (1, 3, 19 * network.scale, 16 * network.scale)
+    if options["type"] != "DRUNet":  # whose noise map spandrel adds to the image of a file's network
+        torch.testing.assert_close(restored, network(x))
+
+
 def test_a_denoiser_that_takes_a_noise_map_takes_batches(tmp_path):
     state = build_network(DRUNET | {"in_nc": 4}).state_dict()
     torch.save(state, tmp_path / "drunet.pth")
