@@ -5,6 +5,7 @@
 
 from mambair.archs.build import build_network
 from mambair.archs.discriminator_arch import UNetDiscriminatorSN
+from mambair.archs.edsr_arch import EDSR
 from mambair.archs.mambair_arch import MambaIR
 from mambair.archs.mambair_unet_arch import MambaIRUNet
 from mambair.archs.network import RestorationNetwork
@@ -12,6 +13,7 @@ from mambair.archs.state_files import read_state_dict
 from mambair.archs.weights import detect_architecture, load_network, load_weights, save_weights
 
 __all__ = [
+    "EDSR",
     "MambaIR",
     "MambaIRUNet",
     "RestorationNetwork",

@@ -12,8 +12,9 @@ from mambair.registry import ARCHS
 def build_network(options: Mapping[str, Any], where: str = "network_g") -> nn.Module:
     """Build the network that `{'type': name, **keywords}` describes; `where` is the option block named in errors.
 
-    Names are MambaIR, MambaIRUNet, UNetDiscriminatorSN, `spandrel` (with `path`: any file that spandrel loads) and,
-    where spandrel is installed, its architectures: SwinIR, HAT, RCAN ... Raises UserError for what cannot be built.
+    Names are MambaIR, MambaIRUNet, EDSR, UNetDiscriminatorSN, `spandrel` (with `path`: any file that spandrel loads)
+    and, where spandrel is installed, its architectures: SwinIR, HAT, RCAN ... Raises UserError for what cannot be
+    built.
     """
     name = options.get("type")
     if isinstance(name, str) and name not in ARCHS:

@@ -1,7 +1,7 @@
 """Other networks to compare with, through spandrel: `type: spandrel` loads a file, `type: SwinIR` builds one to train.
 
-spandrel is imported only when one of them is asked for. Restormer, SRFormer and others with restrictive licences come
-from its second package, spandrel_extra_arches.
+spandrel is imported only when one of its own is asked for; EDSR, which it lacks, is this package's. Restormer, SRFormer
+and others with restrictive licences come from its second package, spandrel_extra_arches.
 """
 
 import inspect
@@ -94,15 +94,23 @@ def _add_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, *unuse
 
 
 @ARCHS.register("spandrel")
-def load_spandrel(path: str) -> SpandrelNetwork:
-    """The network in a weight file, of any architecture that spandrel knows, with its weights.
+def load_spandrel(path: str) -> nn.Module:
+    """The network in a weight file, of any architecture that spandrel knows, or EDSR, with its weights.
 
     Raises UserError when spandrel is missing or does not know the file's architecture.
     """
+    # Its base class can save and load weights, which this module is a part of.
+    from mambair.archs.edsr_arch import is_edsr, load_edsr
+
+    state = read_state_dict(path)
+    if is_edsr(state):
+        try:
+            return load_edsr(state)
+        except ValueError as error:
+            raise UserError(f"weights {path}: these look like EDSR's, but {error}") from None
     registry = _spandrel_registry("spandrel")
     from spandrel import ImageModelDescriptor, UnsupportedModelError
 
-    state = read_state_dict(path)
     try:
         descriptor = registry.load(state)
     except UnsupportedModelError:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 HEAD_PREFIX = "upsample."
 """Keys that a change of scale replaces; a warm start may skip these and no others."""
+LISTED_KEYS = 8
+"""Keys that an error names; the others are counted."""
 
 
 def detect_architecture(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -133,16 +135,20 @@ def _why_not(network: nn.Module, state: Mapping[str, Tensor], misfits: list[str]
     own = network.state_dict()
     wanted = detect_options(own)
     found = detect_options(state)
+    # The head's keys come last: beside others they are not what is wrong with a warm start.
+    misfits = sorted(misfits, key=lambda key: key.startswith(HEAD_PREFIX))
+    listed = ", ".join(misfits[:LISTED_KEYS])
+    if len(misfits) > LISTED_KEYS:
+        listed += f" and {len(misfits) - LISTED_KEYS} more"
+    keys = f"these keys are missing, extra or of another shape: {listed}"
     if found is None:
         name = foreign_name(state)
         if name is not None and wanted is not None:
-            return f" are of {name}, but {where} is {describe(wanted)}; use other weights"
+            return f" are of {name}, but {where} is {describe(wanted)}; use other weights ({keys})"
     elif wanted is not None and found != wanted:
-        return f" are {describe(found)}, but {where} is {describe(wanted)}: {_remedy(found, wanted, misfits, where)}"
-    listed = ", ".join(misfits[:8]) + (f" and {len(misfits) - 8} more" if len(misfits) > 8 else "")
-    return (
-        f" do not fit {where} ({type(network).__name__}); these keys are missing, extra or of another shape: {listed}"
-    )
+        remedy = _remedy(found, wanted, misfits, where)
+        return f" are {describe(found)}, but {where} is {describe(wanted)}: {remedy} ({keys})"
+    return f" do not fit {where} ({type(network).__name__}); {keys}"
 
 
 def detect_options(state: Mapping[str, Tensor]) -> dict[str, Any] | None:

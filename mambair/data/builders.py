@@ -169,8 +169,10 @@ def _is_denoising(section: DatasetOptions) -> bool:
     return (section.task or "").startswith("denoising")
 
 
-def _mode(section: DatasetOptions) -> Literal["color", "gray"]:
+def _mode(section: DatasetOptions) -> Literal["color", "gray", "y"]:
     """Gray for gray tasks (JPEG artifact removal is published for gray images) unless `color` says otherwise."""
+    if section.color == "y" and section.task == "CAR":
+        return "y"  # what is compressed is the luma
     if section.color is not None:
         return "gray" if section.color == "gray" else "color"
     return "gray" if section.task in ("denoising_gray", "CAR") else "color"
@@ -207,4 +209,4 @@ def _symmetries(section: DatasetOptions) -> Symmetries:
 
 
 def _to_tensor(section: DatasetOptions) -> ToTensor:
-    return ToTensor(luma=section.color == "y", mean=section.mean, std=section.std)
+    return ToTensor(luma=section.color == "y" and _mode(section) == "color", mean=section.mean, std=section.std)

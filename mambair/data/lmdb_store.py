@@ -5,7 +5,6 @@ forked or spawned, may read one database.
 """
 
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from mambair.data.image_sources import MetaLine, check_inside, read_meta_info, s
 from mambair.errors import UserError
 from mambair.imaging.files import decode_image, encode_image, list_images, read_bytes
 from mambair.imaging.headers import ImageHeader, parse_header, printable
+from mambair.runtime.files import TEMPORARY_PREFIX
 
 META_FILE = "meta_info.txt"
 _MAX_KEY_BYTES = 511
@@ -130,8 +130,9 @@ def build_lmdb(
         raise UserError(f"{printable(source)}: holds no images")
     _check_keys(names)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    building = destination.parent / f".tmp-{secrets.token_hex(8)}"
+    building = destination.with_name(f"{TEMPORARY_PREFIX}{destination.name}")
     try:
+        shutil.rmtree(building, ignore_errors=True)  # a killed process leaves it
         _fill(source, building, names, png_level, workers, on_progress or (lambda _: None))
         verify_lmdb(building)
         _close(building)  # LMDB knows environments by inode: open under its old name, it could not be opened by its new

@@ -19,7 +19,7 @@ class PairedImageDataset(Dataset):
     Args:
         pairs: from `mambair.data.pairing.pair_images`.
         scale: the ground truth is this many times as large.
-        mode: read colour or gray images.
+        mode: read colour or gray images, or the luma (y).
         gt_size: side of the random ground-truth patch; whole images if left out.
         symmetries: drawn per training sample.
         to_tensor: luma and normalisation.
@@ -30,7 +30,7 @@ class PairedImageDataset(Dataset):
         pairs: Sequence[Pair],
         *,
         scale: int = 1,
-        mode: Literal["color", "gray"] = "color",
+        mode: Literal["color", "gray", "y"] = "color",
         gt_size: int | None = None,
         symmetries: Symmetries = NO_SYMMETRIES,
         to_tensor: ToTensor = PLAIN_TENSOR,

@@ -131,6 +131,7 @@ def pair_images(
     """
     if len(gt_roots) != len(lq_roots):
         raise UserError(f"{where_lq}: {len(lq_roots)} roots but {len(gt_roots)} in dataroot_gt")
+    _check_roots([*((root, where_gt) for root in gt_roots), *((root, where_lq) for root in lq_roots)], backend)
     pairs, problems = [], []
     for index, (gt_root, lq_root) in enumerate(zip(gt_roots, lq_roots, strict=True)):
         files = meta_info_files[index : index + 1] if meta_info_files else ()
@@ -144,6 +145,18 @@ def pair_images(
             else:
                 pairs.append(Pair(gt, ImageEntry(lq_source, found)))
     return pairs, problems
+
+
+def _check_roots(roots: Sequence[tuple[str | Path, str]], backend: Backend) -> None:
+    """Raise one UserError for all (root, option key) that cannot be opened."""
+    errors = []
+    for root, where in roots:
+        try:
+            open_source(root, backend, where)
+        except UserError as error:
+            errors.append(str(error))
+    if errors:
+        raise UserError("\n".join(errors))
 
 
 def inspect_pairs(

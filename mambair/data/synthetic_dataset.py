@@ -22,7 +22,7 @@ class SyntheticDataset(Dataset):
     Args:
         entries: the ground truth.
         degradation: makes the partners; a training patch is degraded as it would be within its whole image.
-        mode: read colour or gray images.
+        mode: read colour or gray images, or the luma (y).
         gt_size: side of the random ground-truth patch; whole images if left out.
         symmetries: drawn per training sample, after the degradation.
         to_tensor: luma and normalisation.
@@ -33,7 +33,7 @@ class SyntheticDataset(Dataset):
         entries: Sequence[ImageEntry],
         degradation: Degradation,
         *,
-        mode: Literal["color", "gray"] = "color",
+        mode: Literal["color", "gray", "y"] = "color",
         gt_size: int | None = None,
         symmetries: Symmetries = NO_SYMMETRIES,
         to_tensor: ToTensor = PLAIN_TENSOR,

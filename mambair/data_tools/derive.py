@@ -13,7 +13,6 @@ import numpy as np
 
 from mambair.data_tools.jobs import Job
 from mambair.errors import UserError
-from mambair.imaging.color import rgb_to_y
 from mambair.imaging.files import list_images, read_image, write_image
 from mambair.imaging.headers import printable, read_image_size
 from mambair.imaging.resize import crop_to_multiple, imresize
@@ -85,7 +84,8 @@ def _opaque(image: np.ndarray, source: Path) -> np.ndarray:
 def jpeg_jobs(folder: Path, output: Path, quality: int, channels: Channels) -> list[Job]:
     """JPEG files <output>/q<quality>/<name>.jpg, encoded by OpenCV (4:2:0 chroma) at `quality`.
 
-    `channels` color keeps colour, gray converts to gray as OpenCV does, y takes MATLAB's rgb2ycbcr's rounded Y.
+    `channels` color keeps what an image has (gray stays gray), gray converts to gray as OpenCV does, y takes MATLAB's
+    rgb2ycbcr's rounded Y.
     """
     jobs = []
     for image in images_in(folder):
@@ -95,14 +95,7 @@ def jpeg_jobs(folder: Path, output: Path, quality: int, channels: Channels) -> l
 
 
 def _write_jpeg(source: Path, target: Path, quality: int, channels: Channels) -> None:
-    if channels == "gray":
-        image = read_image(source, mode="gray")
-    elif channels == "color":
-        image = read_image(source, mode="color")
-    else:
-        image = _opaque(read_image(source, mode="unchanged"), source)
-        if image.shape[2] == 3:
-            image = np.rint(rgb_to_y(image)).astype(np.uint8)[..., None]
+    image = _opaque(read_image(source, mode="unchanged" if channels == "color" else channels), source)
     if image.dtype != np.uint8:
         raise UserError(f"{printable(source)}: has {image.dtype} pixels, and JPEG has 8 bits; convert it")
     write_image(target, image, jpeg_quality=quality)

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -45,23 +46,35 @@ def claim_folder(folder: Path, tool: str, settings: Mapping[str, Any], overwrite
     path = folder / RECORD
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{printable(folder)}: is a file, but the output goes into a folder; name another")
-    if path.is_file() and not overwrite:
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path}: damaged ({error}); remove the folder or give --overwrite") from error
-        if earlier != record:
-            raise UserError(
-                f"{printable(folder)}: was made with other settings ({_one_line(earlier)}; now {_one_line(record)}); "
-                "name another folder or give --overwrite"
-            )
-    elif not overwrite and folder.is_dir() and any(not e.name.startswith(TEMPORARY_PREFIX) for e in folder.iterdir()):
-        raise UserError(f"{printable(folder)}: has files already; name another folder or give --overwrite")
+    if _has_files(folder) and not overwrite:
+        _refuse_other_record(path, record)
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    if not path.is_file() or overwrite:
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(record), encoding="utf-8")
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(record), encoding="utf-8")
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether there is more than the record of a run that failed before its first file, and killed runs' leftovers."""
+    return folder.is_dir() and any(
+        entry.name != RECORD and not entry.name.startswith(TEMPORARY_PREFIX) for entry in folder.iterdir()
+    )
+
+
+def _refuse_other_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Raise UserError unless a folder that has files has this record."""
+    folder = path.parent
+    if not path.is_file():
+        raise UserError(f"{printable(folder)}: has files already; name another folder or give --overwrite")
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: damaged ({error}); remove the folder or give --overwrite") from error
+    if earlier != record:
+        raise UserError(
+            f"{printable(folder)}: was made with other settings ({_one_line(earlier)}; now {_one_line(record)}); "
+            "name another folder or give --overwrite"
+        )
 
 
 def _one_line(record: Any) -> str:
@@ -119,7 +132,7 @@ def _results(jobs: list[Job], workers: int) -> Iterable[str | None]:
         return
     # Forked children of a process with threads can hang on a lock that nobody will release.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_one_thread) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin_worker) as pool:
         futures = [pool.submit(_run, job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -128,8 +141,20 @@ def _results(jobs: list[Job], workers: int) -> Iterable[str | None]:
             pool.shutdown(cancel_futures=True)
 
 
-def _one_thread() -> None:
+def _begin_worker() -> None:
+    """One thread for images, as there is a process for each core, and one that ends the process with its parent.
+
+    A killed parent cannot end its workers, and they would wait for work for ever.
+    """
     cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a worker"
+    parent.join()
+    os._exit(1)
 
 
 def _run(job: Job) -> str | None:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from mambair.errors import UserError
+from mambair.imaging.color import rgb_to_y
 from mambair.imaging.headers import ImageHeader, parse_header, printable, read_image_size, unreadable
 from mambair.runtime.files import atomic_write
 
@@ -28,7 +29,7 @@ __all__ = [
     "write_image",
 ]
 
-ColorMode = Literal["color", "gray", "unchanged"]
+ColorMode = Literal["color", "gray", "y", "unchanged"]
 
 IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"})
 _PNG_END = b"IEND\xaeB`\x82"
@@ -63,6 +64,7 @@ def decode_image(
     Args:
         data: the encoded file.
         mode: color: HxWx3, alpha dropped; gray: HxWx1, colour files converted by BT.601 full-range luma;
+            y: HxWx1, colour files converted to the rounded Y of MATLAB's rgb2ycbcr (16 to 235), gray ones as they are;
             unchanged: the channels of the file, HxWx1, HxWx3 or HxWx4, palettes expanded.
         name: file that errors name.
         allow_gray: let mode "color" repeat the channel of a gray file three times.
@@ -78,8 +80,9 @@ def decode_image(
     if mode == "color" and header.channels < 3 and not allow_gray:
         raise UserError(f"{printable(name)}: is a gray image where colour is expected; convert it or remove it")
     _check_complete(data, header, name)
+    flags = _READ_FLAGS["gray" if header.channels < 3 else "color"] if mode == "y" else _READ_FLAGS[mode]
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS[mode])
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise UserError(f"{printable(name)}: OpenCV cannot decode it ({error.err})") from error
     if image is None:
@@ -92,10 +95,17 @@ def decode_image(
         image = image[:, :, None]
     image = apply_orientation(image, header.orientation)
     if image.shape[2] == 3:
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return _rounded_luma(image) if mode == "y" else image
     if image.shape[2] == 4:
         return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
     return np.ascontiguousarray(image)
+
+
+def _rounded_luma(image: np.ndarray) -> np.ndarray:
+    """The Y of MATLAB's rgb2ycbcr, (H, W, 1), on the scale of the RGB image's type."""
+    luma = rgb_to_y(image) * (np.iinfo(image.dtype).max / 255)
+    return np.rint(luma).astype(image.dtype)[:, :, None]
 
 
 def _check_complete(data: bytes, header: ImageHeader, name: str | Path) -> None:

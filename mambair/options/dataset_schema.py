@@ -54,7 +54,8 @@ class DatasetOptions(KernelFields):
     io_backend: IoBackendOptions = IoBackendOptions()
     """Image files or LMDB."""
     color: Literal["rgb", "y", "gray"] | None = None
-    """Read gray images as they are (gray), or compute the Y channel (y); colour if left out."""
+    """rgb, gray (colour files converted as OpenCV does) or y (MATLAB's Y channel); gray for CAR and denoising_gray if
+    left out, else rgb. For CAR, y is rounded before it is compressed, and gray files stay as they are."""
     mean: list[Real] | None = None
     """Per-channel mean subtracted from both images of a pair, in [0, 1] units."""
     std: list[Real] | None = None

@@ -18,6 +18,7 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         validate_default=True,
         protected_namespaces=(),
+        ser_json_inf_nan="constants",  # as null, they would come back from a dump as keys without value
     )
 
     @model_validator(mode="before")

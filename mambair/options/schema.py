@@ -6,9 +6,9 @@ the registries check them against the constructor's own signature where they are
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from mambair.options.dataset_schema import DatasetOptions
 from mambair.options.degradation_schema import DegradationFields
@@ -47,7 +47,7 @@ class _CommonOptions(DegradationFields):
     deterministic: Flag = False
     """Bit-identical runs on the same machine, at some cost in speed on a GPU."""
     datasets: dict[str, DatasetOptions]
-    """Data sets by phase: train, val, val_2, test_1, ..."""
+    """Data sets by phase: train, val, val_2, test_1, ...; one that is ~ is left out."""
     network_g: Component
     """The restoration network."""
     path: PathOptions = PathOptions()
@@ -71,6 +71,14 @@ class _CommonOptions(DegradationFields):
     def where(self, key: str) -> str:
         """`file:line: key` for messages about a key path such as 'train.optim_g'."""
         return self._source.where(key)
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _leave_out_empty(cls, sections: Any) -> Any:
+        # --force_yml datasets:test_5=~ tests on the other sets of a recipe.
+        if isinstance(sections, dict):
+            return {phase: section for phase, section in sections.items() if section is not None}
+        return sections
 
     @model_validator(mode="after")
     def _scales_agree(self) -> "_CommonOptions":

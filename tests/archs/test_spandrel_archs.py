@@ -68,6 +68,30 @@ def test_files_are_the_usual_ones(tmp_path):
     assert torch.equal(other.eval()(x), network(x))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        RCAN,
+        DRUNET | {"in_nc": 4},
+        {"type": "Restormer", "dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "heads": [1, 1, 1, 1]},
+        {"type": "SRFormer", "upscale": 2, "img_size": 16, "window_size": 8, "embed_dim": 12, "depths": [2]}
+        | {"num_heads": [2], "mlp_ratio": 2, "upsampler": "pixelshuffledirect"},
+    ],
+    ids=lambda options: options["type"],
+)
+def test_baselines_of_the_papers_tables_load_from_their_weights(tmp_path, options):
+    if options["type"] in EXTRA_NAMES:
+        pytest.importorskip("spandrel_extra_arches")
+    network = build_network(options).eval()
+    torch.save(network.state_dict(), tmp_path / "baseline.pth")
+    loaded = build_network({"type": "spandrel", "path": str(tmp_path / "baseline.pth")})
+    x = torch.rand(1, 3, 19, 16)
+    restored = loaded(x)
+    assert restored.shape == (1, 3, 19 * network.scale, 16 * network.scale)
+    if options["type"] != "DRUNet":  # whose noise map spandrel adds to the image of a file's network
+        torch.testing.assert_close(restored, network(x))
+
+
 def test_a_denoiser_that_takes_a_noise_map_takes_batches(tmp_path):
     state = build_network(DRUNET | {"in_nc": 4}).state_dict()
     torch.save(state, tmp_path / "drunet.pth")
@@ -113,19 +137,22 @@ def test_the_listed_names_are_spandrels():
     assert set(EXTRA_NAMES) <= {support.architecture.id for support in extra.EXTRA_REGISTRY}
 
 
-def test_without_spandrel_the_package_is_named():
+def test_without_spandrel_the_package_is_named(tmp_path):
+    torch.save({"m_head.weight": torch.zeros(1)}, tmp_path / "drunet.pth")
     code = """
 import sys
 sys.modules["spandrel"] = None
 from mambair.archs import build_network
 from mambair.errors import UserError
-for options in ({"type": "SwinIR"}, {"type": "Restormer"}, {"type": "spandrel", "path": "x"}, {"type": "MambaR"}):
+file = {"type": "spandrel", "path": sys.argv[1]}
+for options in ({"type": "SwinIR"}, {"type": "Restormer"}, file, {"type": "MambaR"}):
     try:
         build_network(options)
     except UserError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, str(tmp_path / "drunet.pth")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     swinir, restormer, file, typo = done.stdout.splitlines()
     assert swinir == "network_g: SwinIR needs spandrel; pip install spandrel"
     assert restormer.startswith("network_g: Restormer needs spandrel")

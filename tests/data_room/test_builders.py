@@ -14,10 +14,12 @@ from mambair.data.loaders import build_schedule, build_train_loader, build_val_d
 from mambair.data.paired_dataset import PairedImageDataset
 from mambair.data.single_dataset import SingleImageDataset
 from mambair.data.synthetic_dataset import SyntheticDataset
+from mambair.data_tools import main as data_tools
 from mambair.errors import UserError
-from mambair.imaging.files import write_image
+from mambair.imaging.files import read_image, write_image
 from mambair.imaging.jpeg import jpeg_compress
 from mambair.imaging.resize import imresize
+from mambair.imaging.tensors import tensor_to_image
 from mambair.options import parse_test_options, parse_train_options
 from mambair.runtime.distributed import ProcessGroup
 
@@ -218,3 +220,19 @@ def test_progressive_patches_and_batches(root: Path) -> None:
     with build_train_loader(options, ProcessGroup(), start_iter=2) as resumed:
         (last,) = resumed
     assert torch.equal(last.micro_batches[1].content["gt"], steps[2].micro_batches[1].content["gt"])
+
+
+@pytest.mark.parametrize(("color", "mode"), [("gray", "gray"), ("y", "y")])
+def test_gray_jpeg_pairs_are_the_same_from_files_and_on_the_fly(root: Path, color: str, mode: str) -> None:
+    made = ["jpeg", str(root / "gt"), "--quality", "10", "--channels", color, "--output", str(root / "files")]
+    assert data_tools(made) == 0
+    section = {"task": "CAR", "color": color, "dataroot_gt": str(root / "gt")}
+    disk = {**section, "type": "PairedImageDataset", "dataroot_lq": str(root / "files" / "q10")}
+    on_disk = val_datasets(root, disk)["Photos"]
+    on_the_fly = val_datasets(root, {**section, "type": "SyntheticDataset", "quality": 10})["Photos"]
+    for index in range(3):
+        first, second = on_disk[index], on_the_fly[index]
+        image = read_image(root / "gt" / f"{index}.png", mode)
+        np.testing.assert_array_equal(tensor_to_image(first["gt"]), image)
+        np.testing.assert_array_equal(tensor_to_image(first["lq"]), jpeg_compress(image, 10))
+        assert torch.equal(first["gt"], second["gt"]) and torch.equal(first["lq"], second["lq"])

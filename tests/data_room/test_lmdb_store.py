@@ -167,3 +167,11 @@ def test_keys_are_utf8(tmp_path: Path) -> None:
     environment = lmdb.open(str(tmp_path / "x.lmdb"), readonly=True, lock=False)
     with environment, environment.begin() as transaction:
         assert transaction.get("Größe 大".encode()) is not None
+
+
+def test_what_a_killed_build_left_is_removed(tmp_path: Path, images) -> None:
+    leftover = tmp_path / ".tmp-images.lmdb"
+    leftover.mkdir()
+    (leftover / "data.mdb").write_bytes(b"half of a database")
+    assert build_lmdb(tmp_path / "images", tmp_path / "images.lmdb") == 3
+    assert not leftover.exists()

@@ -1,5 +1,6 @@
 """Low-quality images made on the fly: statistics, the fixed test stream, and patches that degrade as in their image."""
 
+import cv2
 import numpy as np
 import pytest
 import skimage.data
@@ -43,6 +44,28 @@ def test_test_noise_is_the_published_stream_in_opencv_s_channel_order() -> None:
     np.testing.assert_array_equal(noisy[..., ::-1], (opencv + stream).astype(np.float32))
     # The first numbers of RandomState(0) belong to blue, green and red of the first pixel.
     np.testing.assert_allclose(stream[0, 0] * 255 / 25, [1.76405235, 0.40015721, 0.97873798], atol=1e-8)
+
+
+def test_gray_test_noise_is_the_stream_of_one_channel() -> None:
+    gray = np.ascontiguousarray(PHOTO[..., :1])
+    noisy = GaussianNoise(15)(gray, np.random.RandomState(0))
+    stream = np.random.RandomState(0).normal(0, 15 / 255, (*PHOTO.shape[:2], 1))
+    np.testing.assert_array_equal(noisy, (gray.astype(np.float32) / np.float32(255) + stream).astype(np.float32))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_quality_and_size_are_opencvs(channels: int) -> None:
+    image = np.ascontiguousarray(PHOTO[..., :channels])
+    sizes, errors = [], []
+    for quality in (10, 20, 30, 40):
+        encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+        flag = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+        decoded = cv2.imdecode(encoded, flag).reshape(image.shape)[..., ::-1]
+        compressed = JpegArtifacts(quality)(image, np.random.default_rng(0))
+        np.testing.assert_array_equal(compressed, decoded)
+        sizes.append(len(encoded))
+        errors.append(np.square(compressed.astype(float) - image).mean())
+    assert sizes == sorted(set(sizes)) and errors == sorted(set(errors), reverse=True)
 
 
 def random_windows(scale: int, count: int = 12) -> list[Window]:

@@ -64,3 +64,13 @@ def test_headers_only_does_not_see_damaged_pixels(option_file, tmp_path):
     path = tmp_path / "LR_bicubic" / "X2" / "bx2.png"
     path.write_bytes(path.read_bytes()[:-200])
     assert main(["check", "-opt", str(option_file), "--headers-only"]) == 0
+
+
+def test_all_missing_folders_are_listed_at_once(option_file, tmp_path, capsys):
+    (tmp_path / "HR").rename(tmp_path / "elsewhere")
+    (tmp_path / "LR_bicubic").rename(tmp_path / "there")
+    assert main(["check", "-opt", str(option_file)]) == 2
+    printed = capsys.readouterr().out
+    for key in ("datasets.train.dataroot_gt", "datasets.train.dataroot_lq", "datasets.val.dataroot_lq"):
+        assert f"{key}: {tmp_path}" in printed
+    assert "3 problems" in printed

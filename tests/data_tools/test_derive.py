@@ -4,7 +4,7 @@ import pytest
 
 from mambair.data_tools import main
 from mambair.data_tools.derive import crop_boxes, crop_name, positions, sibling_folder
-from mambair.imaging.files import read_image
+from mambair.imaging.files import read_image, write_image
 from mambair.imaging.resize import imresize
 
 
@@ -42,6 +42,17 @@ def test_jpeg_is_opencvs_in_colour_gray_and_luma(image_folder, photo, tmp_path):
     luma = read_image(tmp_path / "y" / "q40" / "a.jpg", mode="unchanged")
     assert luma.shape == (130, 118, 1)
     assert luma.mean() == pytest.approx(16 + gray.mean() * 219 / 255, abs=1)  # MATLAB's luma spans 16 to 235
+
+
+def test_gray_images_become_gray_jpegs(image_folder, photo, tmp_path):
+    folder = image_folder("classic5", ())
+    write_image(folder / "a.png", photo[..., :1])
+    for channels in ("color", "gray", "y"):
+        output = tmp_path / channels
+        arguments = ["--quality", "40", "--channels", channels, "--output", str(output), "--workers", "1"]
+        assert main(["jpeg", str(folder), *arguments]) == 0
+        encoded = cv2.imencode(".jpg", photo[..., :1], [cv2.IMWRITE_JPEG_QUALITY, 40])[1].tobytes()
+        assert (output / "q40" / "a.jpg").read_bytes() == encoded
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,14 @@
 """Restarting, not overwriting, running in parallel and reporting failures, seen through `mambair data lr`."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from mambair.data_tools import main
 from mambair.imaging.files import read_image, write_image
@@ -66,3 +74,58 @@ def test_processes_give_the_same_files(image_folder):
     for path in sorted((folder.parent / "serial" / "X2").glob("*.png")):
         assert path.read_bytes() == (folder.parent / "parallel" / "X2" / path.name).read_bytes()
     assert len(list((folder.parent / "parallel" / "X2").glob("*.png"))) == 4
+
+
+def test_a_run_that_made_nothing_leaves_the_folder_free(image_folder, capsys):
+    folder = image_folder("HR", ("a.png",))
+    content = (folder / "a.png").read_bytes()
+    (folder / "a.png").write_bytes(content[:100])
+    assert run(folder) == 2
+    (folder / "a.png").write_bytes(content)
+    assert run(folder, "--filename-tmpl", "{}_LRBI_x{scale}") == 0
+    assert (folder.parent / "LR_bicubic" / "X2" / "a_LRBI_x2.png").is_file()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
+def test_a_killed_run_leaves_no_part_of_a_file_and_no_process(image_folder):
+    folder = image_folder("HR", ("000.png",))
+    for number in range(1, 400):
+        os.link(folder / "000.png", folder / f"{number:03d}.png")
+    lr = folder.parent / "LR_bicubic" / "X2"
+    arguments = [sys.executable, "-m", "mambair", "data", "lr", str(folder), "--scale", "2", "--workers", "2"]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, cwd=folder)
+    wait_until(lambda: any(not path.name.startswith(".") for path in lr.glob("*.png")))
+    family = descendants(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(family) >= 2
+    wait_until(lambda: not any(alive(pid) for pid in family))
+    files = sorted(path for path in lr.glob("*.png") if not path.name.startswith("."))  # temporary files have a dot
+    assert 0 < len(files) < 400
+    stamps = {path: path.stat().st_mtime_ns for path in files}
+    assert run(folder) == 0
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    expected = read_image(lr / "399x2.png")
+    assert len(list(lr.glob("*.png"))) == 400
+    assert all(np.array_equal(read_image(path), expected) for path in files)
+    assert not list(lr.glob(".tmp-*"))
+
+
+def wait_until(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def descendants(pid: int) -> list[int]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children] + [grandchild for child in children for grandchild in descendants(child)]
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; zombies, which nobody may be there to bury, do not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False

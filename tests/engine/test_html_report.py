@@ -11,6 +11,7 @@ import skimage.data
 
 from mambair.engine.html_report import (
     CROP_SIDE,
+    CROP_ZOOM,
     SHOWN_IMAGES,
     ReportImages,
     make_entry,
@@ -20,8 +21,10 @@ from mambair.engine.html_report import (
 from mambair.engine.report import Row, make_table
 from mambair.engine.scoring import Scores
 from mambair.engine.validator import Judged
+from mambair.imaging.files import read_image
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
 
 
 @pytest.fixture
@@ -86,7 +89,34 @@ def test_only_the_most_changed_images_of_a_large_data_set_are_kept(tmp_path, pho
     assert "7 images that changed less are left out" in page
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def browse(page: Path, *options: str) -> str:
+    """What headless Chromium prints after opening a page."""
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'profile'}"]
+    command += ["--virtual-time-budget=4000", *options, page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("choice", "colors"), [("", "rb"), ("left.value = 2; right.value = 0;", "gr"), ("right.value = 2;", "rg")]
+)
+def test_a_browser_paints_one_image_on_each_side_of_the_handle(tmp_path, choice, colors):
+    plain = {name: np.full((60, 80, 3), 0, np.uint8) for name in "rgb"}
+    for channel, image in enumerate(plain.values()):
+        image[..., channel] = 255
+    page = write_page(tmp_path / "report.html", [Judged("plain", 0, plain["r"], plain["b"], plain["g"])])
+    # Only the crop, at the window's corner.
+    script = f"""<script>{choice} show(); const crop = document.querySelectorAll(".slider")[1];
+      document.body.replaceChildren(crop); document.body.style.margin = 0; </script></body>"""
+    (tmp_path / "crop.html").write_text(page.replace("</body>", script), encoding="utf-8")
+    browse(tmp_path / "crop.html", "--window-size=400,300", f"--screenshot={tmp_path / 'shot.png'}")
+    shot = read_image(tmp_path / "shot.png", mode="color")
+    width = 60 * CROP_ZOOM
+    for place, color in ((width // 4, colors[0]), (3 * width // 4, colors[1])):
+        np.testing.assert_allclose(shot[width // 2, place].astype(int), plain[color][0, 0], atol=2)
+
+
+@needs_browser
 def test_a_browser_shows_the_page_and_moves_the_sliders(tmp_path, photo):
     judged = [
         Judged("gt", 0, noisy(photo, 40), 255 - photo, photo),
@@ -106,9 +136,7 @@ def test_a_browser_shows_the_page_and_moves_the_sliders(tmp_path, photo):
       });</script></body>"""
     # Lazy images far down the page would not be loaded without a window to scroll.
     (tmp_path / "probe.html").write_text(page.replace('loading="lazy"', "").replace("</body>", probe), encoding="utf-8")
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--virtual-time-budget=4000", "--dump-dom", (tmp_path / "probe.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = browse(tmp_path / "probe.html", "--dump-dom")
     count, broken, cut, with_truth, without, clip = re.search(r'data-result="([^"]*)"', dom)[1].split("|")
     assert (int(count), int(broken)) == (8, 0)
     assert cut == "25%" and "75%" in clip

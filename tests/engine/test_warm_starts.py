@@ -45,7 +45,16 @@ def test_larger_scales_take_all_but_the_head_from_x2(tmp_path, caplog, recipe):
 
 @pytest.mark.parametrize(
     ("recipe", "start"),
-    [("ColorDN_25", "ColorDN_15"), ("ColorDN_50", "ColorDN_15"), ("CAR_q10", "CAR_q40"), ("CAR_q30", "CAR_q40")],
+    [
+        ("ColorDN_25", "ColorDN_15"),
+        ("ColorDN_50", "ColorDN_15"),
+        ("GrayDN_25", "GrayDN_15"),
+        ("GrayDN_50", "GrayDN_15"),
+        ("CAR_q10", "CAR_q40"),
+        ("CAR_q20", "CAR_q40"),
+        ("CAR_q30", "CAR_q40"),
+        ("colorCAR_q10", "colorCAR_q40"),
+    ],
 )
 def test_weaker_degradations_give_all_their_weights(tmp_path, recipe, start):
     state = trained(start, tmp_path / "start.pth")
@@ -54,9 +63,27 @@ def test_weaker_degradations_give_all_their_weights(tmp_path, recipe, start):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "other"), [("SR_x4", "ColorDN_15"), ("ColorDN_25", "CAR_q40"), ("CAR_q10", "SR_x2")]
+    ("recipe", "other", "key"),
+    [
+        ("SR_x4", "ColorDN_15", "self_attention.A_logs"),
+        ("ColorDN_25", "CAR_q40", "conv_first.weight"),
+        ("CAR_q10", "SR_x2", "conv_first.weight"),
+    ],
 )
-def test_any_other_mismatch_is_an_error_that_names_the_file(tmp_path, recipe, other):
+def test_any_other_mismatch_is_an_error_that_lists_keys(tmp_path, recipe, other, key):
     trained(other, tmp_path / "other.pth")
-    with pytest.raises(UserError, match=r"other\.pth"):
+    with pytest.raises(UserError, match=r"other\.pth") as error:
         build_generator(small(recipe, f"path:pretrain_network_g={tmp_path / 'other.pth'}"))
+    assert key in str(error.value)
+
+
+def test_beside_the_head_no_key_may_be_missing_or_extra(tmp_path):
+    state = trained("SR_x2", tmp_path / "x2.pth")
+    start = f"path:pretrain_network_g={tmp_path / 'x2.pth'}"
+    norm = state.pop("norm.weight")
+    torch.save({"params": state}, tmp_path / "x2.pth")
+    with pytest.raises(UserError, match=r"another shape: norm\.weight, upsample\."):
+        build_generator(small("SR_x4", start))
+    torch.save({"params": {**state, "norm.weight": norm, "norm.scale": norm}}, tmp_path / "x2.pth")
+    with pytest.raises(UserError, match=r"another shape: norm\.scale, upsample\."):
+        build_generator(small("SR_x3", start))

@@ -60,6 +60,22 @@ def test_exif_orientation_is_applied_and_known_from_the_header(kind: str, orient
     np.testing.assert_array_equal(decode_image(data, "unchanged"), image)
 
 
+def test_luma_is_matlabs_rounded_and_gray_files_stay(tmp_path: Path) -> None:
+    write_image(tmp_path / "photo.png", PHOTO)
+    luma = read_image(tmp_path / "photo.png", "y")
+    red, green, blue = PHOTO.astype(np.float64).transpose(2, 0, 1)
+    expected = np.rint(16 + (65.481 * red + 128.553 * green + 24.966 * blue) / 255)
+    np.testing.assert_array_equal(luma[..., 0], expected)
+    assert luma.dtype == np.uint8
+    write_image(tmp_path / "gray.png", PHOTO[..., :1])
+    np.testing.assert_array_equal(read_image(tmp_path / "gray.png", "y"), PHOTO[..., :1])
+    write_image(tmp_path / "alpha.png", np.dstack([PHOTO, PHOTO[..., 0]]))
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png", "y"), luma)
+    write_image(tmp_path / "deep.png", PHOTO.astype(np.uint16) * 257)
+    deep = read_image(tmp_path / "deep.png", "y")
+    assert deep.dtype == np.uint16 and np.abs(deep / 257.0 - luma).max() <= 0.51
+
+
 def test_depth_alpha_and_palette(tmp_path: Path) -> None:
     deep = (PHOTO.astype(np.uint16) * 257)[..., :3]
     write_image(tmp_path / "deep.png", deep)
@@ -117,7 +133,9 @@ EDIT = st.tuples(st.floats(0, 1), st.integers(0, 6), st.binary(max_size=6))
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(max_examples=250, deadline=None)
 @given(
-    st.sampled_from(SAMPLES), st.lists(EDIT, min_size=1, max_size=4), st.sampled_from(["color", "gray", "unchanged"])
+    st.sampled_from(SAMPLES),
+    st.lists(EDIT, min_size=1, max_size=4),
+    st.sampled_from(["color", "gray", "y", "unchanged"]),
 )
 def test_damaged_files_give_an_image_or_a_message(data: bytes, edits: list, mode: str) -> None:
     for place, removed, inserted in edits:
@@ -130,7 +148,7 @@ def test_damaged_files_give_an_image_or_a_message(data: bytes, edits: list, mode
         assert "\n" not in str(error)
     else:
         assert image.dtype in (np.uint8, np.uint16)
-        assert image.shape[2] in {"color": (3,), "gray": (1,), "unchanged": (1, 3, 4)}[mode]
+        assert image.shape[2] in {"color": (3,), "gray": (1,), "y": (1,), "unchanged": (1, 3, 4)}[mode]
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 import mambair.losses  # noqa: F401 (registers the losses)
 from mambair.archs import build_network
+from mambair.data.builders import _mode
+from mambair.errors import UserError
 from mambair.options import TrainOptions, parse_test_options, parse_train_options
 from mambair.registry import LOSSES
 
@@ -157,6 +159,67 @@ def test_second_order_degradation_is_spelt_out_and_equals_the_defaults() -> None
     assert bare.degradation_options() == {**first.degradation_options(), "gt_size": None}
 
 
+def test_figures_of_the_second_order_degradation() -> None:
+    options = recipe("RealSR_x4_gan")
+    ranges = {"betag_range": [0.5, 4], "betap_range": [1, 2], "blur_kernel_size": 21, "sinc_prob": 0.1}
+    kinds = {"iso": 0.45, "aniso": 0.25, "generalized_iso": 0.12, "generalized_aniso": 0.03}
+    kinds |= {"plateau_iso": 0.12, "plateau_aniso": 0.03}
+    ranges |= {"kernel_list": list(kinds), "kernel_prob": list(kinds.values())}
+    second = {f"{key}2": value for key, value in ranges.items()}
+    expected = {**ranges, **second, "blur_sigma": [0.2, 3], "blur_sigma2": [0.2, 1.5], "final_sinc_prob": 0.8}
+    assert options.datasets["train"].kernel_options() == expected
+    assert options.degradation_options() == {
+        "resize_prob": [0.2, 0.7, 0.1],
+        "resize_range": [0.15, 1.5],
+        "gaussian_noise_prob": 0.5,
+        "noise_range": [1, 30],
+        "poisson_scale_range": [0.05, 3],
+        "gray_noise_prob": 0.4,
+        "jpeg_range": [30, 95],
+        "second_blur_prob": 0.8,
+        "resize_prob2": [0.3, 0.4, 0.3],
+        "resize_range2": [0.3, 1.2],
+        "gaussian_noise_prob2": 0.5,
+        "noise_range2": [1, 25],
+        "poisson_scale_range2": [0.05, 2.5],
+        "gray_noise_prob2": 0.4,
+        "jpeg_range2": [30, 95],
+        "gt_size": 256,
+        "queue_size": 180,
+        "l1_gt_usm": True,
+        "percep_gt_usm": True,
+        "gan_gt_usm": False,
+        "high_order_degradation": True,
+    }
+
+
+@pytest.mark.parametrize("path", [*TRAIN_RECIPES, *TEST_RECIPES], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_metrics_follow_the_protocol(path: Path) -> None:
+    options = (parse_train_options if path.parent.name == "train" else parse_test_options)(path)
+    for name, metric in options.val.metrics.items():
+        assert metric["type"] == f"calculate_{name}"
+        assert metric["test_y_channel"] == (options.scale > 1)
+        assert metric["crop_border"] == (options.scale if options.scale > 1 else 0)
+
+
+def test_benchmarks_of_restoration() -> None:
+    for name, benchmarks, color in (
+        *((f"ColorDN_{sigma}", ["CBSD68", "Kodak24", "McMaster", "Urban100"], "color") for sigma in (15, 25, 50)),
+        *((f"GrayDN_{sigma}", ["Set12", "BSD68", "Urban100"], "gray") for sigma in (15, 25, 50)),
+        *((f"CAR_q{quality}", ["classic5", "LIVE1"], "gray") for quality in (10, 20, 30, 40)),
+        *((f"colorCAR_q{quality}", ["LIVE1"], "color") for quality in (10, 20, 30, 40)),
+        ("RealDN", ["SIDD"], "color"),
+    ):
+        options = parse_test_options(RECIPES / "test" / f"{name}.yml")
+        sets = options.evaluation_datasets()
+        assert list(sets) == benchmarks
+        # LIVE1's colour images are published by MATLAB's Y.
+        modes = {name: "y" if (name, color) == ("LIVE1", "gray") else color for name in benchmarks}
+        assert {name: _mode(section) for name, section in sets.items()} == modes
+        channels = options.network_g.get("in_chans", options.network_g.get("inp_channels"))
+        assert channels == (1 if color == "gray" else 3)
+
+
 @pytest.mark.parametrize("path", TEST_RECIPES, ids=lambda path: path.stem)
 def test_test_recipes_load_and_match_their_training(path: Path) -> None:
     options = parse_test_options(path)
@@ -188,3 +251,13 @@ def test_benchmarks_of_super_resolution() -> None:
             templates = {name: section.filename_tmpl for name, section in sets.items()}
             assert templates.pop("Manga109") == f"{{}}_LRBI_x{scale}"
             assert set(templates.values()) == {f"{{}}x{scale}"}
+
+
+def test_a_benchmark_can_be_left_out() -> None:
+    path = RECIPES / "test" / "SR_x2.yml"
+    options = parse_test_options(path, force_yml=["datasets:test_2=~", "datasets:test_5=~"])
+    assert list(options.evaluation_datasets()) == ["Set5", "B100", "Urban100"]
+    with pytest.raises(UserError, match="section 'train' is missing"):
+        parse_train_options(RECIPES / "train" / "SR_x2.yml", force_yml=["datasets:train=~"])
+    with pytest.raises(UserError, match="no data set to test on"):
+        parse_test_options(path, force_yml=["datasets={test_1: ~}"])

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from mambair.data.degradations import blur_kernels
 from mambair.data.degradations.blur_kernels import (
     KernelDistribution,
     gaussian_kernel,
@@ -113,6 +114,43 @@ def test_sizes_are_odd_and_equally_likely():
     sizes = [KernelDistribution().draw_size(rng) for _ in range(4000)]
     assert set(sizes) == {7, 9, 11, 13, 15, 17, 19, 21}
     assert all(within_binomial_bounds(sizes.count(size), 4000, 1 / 8) for size in set(sizes))
+
+
+def test_cut_off_frequencies_are_those_of_the_kernels_side(monkeypatch):
+    drawn: list[tuple[int, float]] = []
+    monkeypatch.setattr(
+        blur_kernels, "sinc_kernel", lambda side, cutoff: drawn.append((side, cutoff)) or identity_kernel(side)
+    )
+    rng = np.random.default_rng(4)
+    distribution = KernelDistribution(sinc_odds=1.0)
+    for _ in range(4000):
+        distribution.draw(rng)
+    for sides, lowest in (((7, 9, 11), math.pi / 3), ((13, 15, 17, 19, 21), math.pi / 5)):
+        cutoffs = np.array([cutoff for side, cutoff in drawn if side in sides])
+        assert lowest <= cutoffs.min() < lowest + 0.02 and math.pi - 0.02 < cutoffs.max() <= math.pi
+    drawn.clear()
+    for _ in range(2000):
+        distribution.draw_sinc_or_identity(1.0, rng)
+    cutoffs = np.array([cutoff for _, cutoff in drawn])
+    assert math.pi / 3 <= cutoffs.min() < math.pi / 3 + 0.02 and cutoffs.max() <= math.pi
+
+
+def test_sigmas_and_shapes_stay_in_their_ranges(monkeypatch):
+    seen = {"sigma": [], "beta": []}
+
+    def record(size, sigma_x, sigma_y, angle=0.0, beta=1.0):
+        seen["sigma"] += [sigma_x, sigma_y]
+        seen["beta"].append(beta)
+        return identity_kernel(size)
+
+    monkeypatch.setattr(blur_kernels, "generalized_gaussian_kernel", record)
+    distribution = KernelDistribution(kinds=("generalized_aniso",), odds=(1.0,), sinc_odds=0.0)
+    rng = np.random.default_rng(5)
+    for _ in range(3000):
+        distribution.draw(rng)
+    assert 0.2 <= min(seen["sigma"]) < 0.21 and 2.99 < max(seen["sigma"]) <= 3
+    assert 0.5 <= min(seen["beta"]) < 0.51 and 3.98 < max(seen["beta"]) <= 4
+    assert within_binomial_bounds(sum(beta < 1 for beta in seen["beta"]), 3000, 0.5)
 
 
 def test_final_filter_is_the_identity_one_time_in_five():

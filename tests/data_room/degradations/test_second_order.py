@@ -103,6 +103,28 @@ def test_strengths_are_drawn_per_image_within_their_ranges():
     assert {draws.resize_mode() for _ in range(50)} == {"area", "bilinear", "bicubic"}
 
 
+@pytest.mark.parametrize(("settings", "step"), [(FIRST_ROUND, 0), (SECOND_ROUND, 1)], ids=["first", "second"])
+def test_kinds_of_noise_and_blur_come_at_the_recipes_odds(monkeypatch, settings, step):
+    gaussian, poisson, blurs = [], [], []
+    for name, calls in (("add_gaussian_noise", gaussian), ("add_poisson_noise", poisson)):
+        monkeypatch.setattr(second_order, name, lambda images, *rest, calls=calls: calls.append(rest) or images)
+    monkeypatch.setattr(second_order, "filter_images", lambda images, kernels: blurs.append(kernels) or images)
+    draws, images = draws_of(step), torch.zeros(3, 3, 24, 24)
+    trials = 2000
+    for _ in range(trials):
+        second_order._blur(images, images[:, 0], settings, draws)
+        second_order._add_noise(images, settings, draws)
+    assert len(gaussian) + len(poisson) == trials
+    for count, odds in ((len(gaussian), settings.gaussian_odds), (len(blurs), settings.blur_odds)):
+        assert abs(count - trials * odds) <= 5 * math.sqrt(trials * odds * (1 - odds))
+    for calls, (low, high) in ((gaussian, settings.noise), (poisson, settings.poisson)):
+        strengths = torch.cat([strength for strength, _, _ in calls])
+        assert low <= strengths.min() and strengths.max() <= high
+        assert strengths.mean().item() == pytest.approx((low + high) / 2, rel=0.05)
+        gray = torch.cat([flags for _, flags, _ in calls]).float()
+        assert abs(gray.mean().item() - settings.gray_odds) < 5 * math.sqrt(0.24 / len(gray))
+
+
 def test_published_settings():
     published_first = RoundSettings(
         blur_odds=1.0,
