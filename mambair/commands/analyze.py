@@ -25,8 +25,8 @@ from mambair.analysis.figures import (
 from mambair.analysis.networks import load_any_network, sample_crops, to_device, warn_random_weights
 from mambair.analysis.scaling import LIGHT, PAPER_LIGHT, flops_by_size
 from mambair.archs import build_network
+from mambair.commands.arguments import positive_argument
 from mambair.commands.exit_codes import OK, reports_user_errors
-from mambair.commands.restore_command import positive_argument
 from mambair.errors import UserError
 from mambair.models.restorer import find_device
 from mambair.options.yaml_reader import read_yaml

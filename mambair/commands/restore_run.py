@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.progress import (
@@ -24,8 +25,10 @@ from mambair.errors import UserError
 from mambair.imaging.headers import printable
 from mambair.imaging.photo import Photo, read_photo, write_photo
 from mambair.imaging.pixels import to_uint8
-from mambair.models.restorer import Restorer
 from mambair.runtime.log_setup import console
+
+if TYPE_CHECKING:
+    from mambair.models.restorer import Restorer
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +116,7 @@ class RestoreRun:
         quality: of JPEG and WebP results, 1 to 100.
     """
 
-    def __init__(self, restorer: Restorer, *, batch: int, bits: str, quality: int) -> None:
+    def __init__(self, restorer: "Restorer", *, batch: int, bits: str, quality: int) -> None:
         self.restorer, self.batch, self.bits, self.quality = restorer, batch, bits, quality
 
     def run(self, jobs: Sequence[Job], outcome: Outcome) -> None:

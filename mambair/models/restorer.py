@@ -42,7 +42,7 @@ class Restorer:
         overlap: pixels that neighbouring tiles share; default `mambair.models.tiling.default_overlap`.
         ensemble: average over the eight flips and transpositions (MambaIR+ in the paper; eight times slower).
         batch: images of equal size, or tiles, that go through the network together.
-        compile: run the network through torch.compile: slow on the first image of each size, faster afterwards.
+        compile: run the network through torch.compile: slow on the first images, faster afterwards.
     """
 
     def __init__(
@@ -70,7 +70,8 @@ class Restorer:
         self.device = device
         self._autocast = autocast_dtype(amp, device)
         self._tile, self._overlap, self._ensemble, self._batch = tile, overlap, ensemble, batch
-        self._forward = torch.compile(self.network) if compile else self.network
+        if compile:  # in place; MambaIR's networks compile one block for all, which takes seconds, not minutes
+            self.network.compile()
         self._plan = TilePlan(self._run, network, device)
 
     def restore(self, image: Any) -> Any:
@@ -169,7 +170,7 @@ class Restorer:
         """The network on its device, in its precision; float32 results."""
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
             try:
-                return self._forward(lq.to(self.device)).float()
+                return self.network(lq.to(self.device)).float()
             except torch._dynamo.exc.TorchDynamoException as error:
                 raise UserError(f"torch.compile failed ({str(error).splitlines()[0]}); run without it") from error
 
