@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mambair.commands.arguments import add_model_arguments, quality_argument
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
 from mambair.commands.restore_inputs import SAME_FORMAT, Failure, plan_jobs
-from mambair.commands.restore_run import Outcome, RestoreRun, split_finished
+from mambair.commands.restore_run import Outcome, RestoreRun, make_folder, split_finished
 from mambair.imaging.photo import PHOTO_EXTENSIONS
 from mambair.models.weights_source import find_weights
 from mambair.runtime.log_setup import console, setup_logging
@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.error("%s: %s", failure.path, failure.reason)
     if jobs:
         restorer = load_restorer(arguments)
+        make_folder(arguments.output.parent if jobs[0].target == arguments.output else arguments.output)
         run = RestoreRun(restorer, batch=arguments.batch, bits=arguments.bits, quality=arguments.quality)
         run.run(jobs, outcome)
     print_summary(outcome, arguments.output)
@@ -101,8 +102,10 @@ def print_summary(outcome: Outcome, output: Path) -> None:
         parts.append(f"skipped {outcome.skipped} that existed")
     if outcome.failures:
         parts.append(f"failed {len(outcome.failures)}")
-    speed = f" ({outcome.restored / outcome.seconds:.2f} images/s)" if outcome.restored else ""
-    console.print(f"{', '.join(parts)} in {outcome.seconds:.1f} s{speed}; results: {output}", markup=False)
+    speed = ""
+    if outcome.restored:
+        speed = f" in {outcome.seconds:.1f} s ({outcome.restored / outcome.seconds:.2f} images/s); results: {output}"
+    console.print(f"{', '.join(parts)}{speed}", markup=False, soft_wrap=True)
     for failure in outcome.failures:
         _print_failure(failure)
 

@@ -2,9 +2,11 @@
 
 import itertools
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,7 +25,7 @@ from mambair.commands.restore_inputs import Failure, Job
 from mambair.commands.video import restore_video
 from mambair.errors import UserError
 from mambair.imaging.headers import printable
-from mambair.imaging.photo import Photo, read_photo, write_photo
+from mambair.imaging.photo import Photo, check_channels, read_photo, write_photo
 from mambair.imaging.pixels import to_uint8
 from mambair.runtime.log_setup import console
 
@@ -55,7 +57,7 @@ class SpeedColumn(ProgressColumn):
     """Finished items per second."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = task.completed / task.elapsed if task.elapsed else 0
         return Text(f"{speed:.2f} {task.fields['unit']}/s" if speed else "")
 
 
@@ -68,12 +70,25 @@ def split_finished(jobs: Sequence[Job], *, skip_existing: bool, overwrite: bool)
     if not existing or overwrite:
         return list(jobs), 0
     if not skip_existing:
-        more = f" and {len(existing) - 1} more results exist" if len(existing) > 1 else " exists"
+        more, them = " exists", "it"
+        if len(existing) > 1:
+            more, them = f" and {len(existing) - 1} more results exist", "them"
         raise UserError(
-            f"{printable(existing[0].target)}{more}; pass --skip-existing to keep them, --overwrite to replace them, "
-            "or another folder after -o"
+            f"{printable(existing[0].target)}{more}; pass --skip-existing to keep {them}, --overwrite to replace "
+            f"{them}, or something else after -o"
         )
     return [job for job in jobs if not job.target.exists()], len(existing)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of the results; raises UserError, before the work, where nothing could be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{printable(folder)}: cannot be made a folder ({reason}); pass another after -o") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{printable(folder)}: this folder cannot be written to; pass another after -o")
 
 
 def read_groups(jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome) -> Iterator[list[tuple[Job, Photo]]]:
@@ -82,6 +97,7 @@ def read_groups(jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome) ->
     for job in jobs:
         try:
             photo = read_photo(job.source)
+            check_channels(job.target, photo.pixels.shape[2])  # before the work, not after it
         except UserError as error:
             fail(outcome, job, str(error))
             continue
@@ -168,8 +184,10 @@ class RestoreRun:
     def _write(self, job: Job, photo: Photo, outcome: Outcome) -> None:
         try:
             write_photo(job.target, photo, self.quality)
-        except (UserError, OSError) as error:
-            fail(outcome, job, f"{printable(job.target)}: cannot be written ({error})")
+        except UserError as error:
+            fail(outcome, job, str(error))
+        except OSError as error:
+            fail(outcome, job, f"the result cannot be written to {printable(job.target)} ({error.strerror or error})")
         else:
             outcome.restored += 1
 

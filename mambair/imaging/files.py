@@ -12,6 +12,8 @@ import numpy as np
 
 from mambair.errors import UserError
 from mambair.imaging.headers import ImageHeader, parse_header, printable, read_image_size, unreadable
+from mambair.imaging.orientation import apply_orientation
+from mambair.imaging.tiff import as_mode, decode_tiff
 from mambair.runtime.files import atomic_write
 
 __all__ = [
@@ -78,16 +80,19 @@ def decode_image(
     if mode == "color" and header.channels < 3 and not allow_gray:
         raise UserError(f"{printable(name)}: is a gray image where colour is expected; convert it or remove it")
     _check_complete(data, header, name)
+    if header.separate_planes:
+        return as_mode(_check_depth(decode_tiff(data, name), name), mode)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS[mode])
     except cv2.error as error:
         raise UserError(f"{printable(name)}: OpenCV cannot decode it ({error.err})") from error
+    if image is None and header.format == "TIFF":
+        return as_mode(_check_depth(decode_tiff(data, name), name), mode)
     if image is None:
         raise UserError(
             f"{printable(name)}: damaged, or a kind of {header.format} that OpenCV cannot decode; replace or remove it"
         )
-    if image.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"{printable(name)}: has {image.dtype} pixels; convert it to 8 or 16 bits per channel")
+    _check_depth(image, name)
     if image.ndim == 2:
         image = image[:, :, None]
     image = apply_orientation(image, header.orientation)
@@ -96,6 +101,12 @@ def decode_image(
     if image.shape[2] == 4:
         return cv2.cvtColor(image, cv2.COLOR_BGRA2RGBA)
     return np.ascontiguousarray(image)
+
+
+def _check_depth(image: np.ndarray, name: str | Path) -> np.ndarray:
+    if image.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"{printable(name)}: has {image.dtype} pixels; convert it to 8 or 16 bits per channel")
+    return image
 
 
 def _check_complete(data: bytes, header: ImageHeader, name: str | Path) -> None:
@@ -118,18 +129,6 @@ def _has_end_of_image(data: bytes) -> bool:
             return data.find(b"\xff\xd9", position) >= 0
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return False
-
-
-def apply_orientation(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn and mirror an HxWxC array as EXIF orientation 1 to 8 asks for; a view where that is enough."""
-    if orientation >= 5:
-        image = image.transpose(1, 0, 2)
-    # After the transposition of 5 to 8, these are the flips that remain.
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image)
 
 
 def encode_image(image: np.ndarray, extension: str, *, jpeg_quality: int = 95, png_level: int | None = None) -> bytes:

@@ -112,10 +112,18 @@ def shipped_weights(task: str | None, noise: int | None) -> Path:
         if shipped_task == (task or "sr") and noise in (None, shipped_noise):
             return path
     wanted = f"for --task {task or 'sr'}" + (f" --noise {noise}" if noise is not None else "")
+    name = published_name(task or "sr", noise)
+    fetch = f"fetch published ones with `mambair weights get {name}` and pass --weights {name}, or " if name else ""
     raise UserError(
-        f"no weights {wanted} come with this installation; pass --weights FILE (.pth or .safetensors). "
-        "`mambair weights list` shows the published files and where to get them"
+        f"no weights {wanted} come with this installation; {fetch}pass --weights FILE (.pth or .safetensors) of your "
+        "own. `mambair weights list` shows all published ones"
     )
+
+
+def published_name(task: str, noise: int | None) -> str | None:
+    """The published weights to suggest for a task and a noise level or JPEG quality; None if there are none."""
+    name = {"sr": "lightSR_x2", "denoise": f"ColorDN_{noise or 25}", "jpeg": f"CAR_q{noise or 40}"}.get(task)
+    return name if name in PUBLISHED else None
 
 
 def download_from_hub(address: str) -> Path:

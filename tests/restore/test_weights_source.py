@@ -67,8 +67,12 @@ def test_weights_in_the_package_are_chosen_by_their_purpose(
 ) -> None:
     shipped = tmp_path / "shipped"
     monkeypatch.setattr(weights_source, "SHIPPED_FOLDER", shipped)
-    with pytest.raises(UserError, match="no weights for --task sr come with"):
+    with pytest.raises(UserError, match=r"no weights for --task sr come with .* weights get lightSR_x2` and pass"):
         shipped_weights(None, None)
+    with pytest.raises(UserError, match="weights get ColorDN_50`"):
+        shipped_weights("denoise", 50)
+    with pytest.raises(UserError, match="this installation; pass --weights FILE"):
+        shipped_weights("denoise", 77)
     shipped.mkdir()
     assert (
         main(["convert", str(gray_weights), "-o", str(shipped / "a.safetensors"), "--task", "jpeg", "--noise", "40"])
