@@ -2,6 +2,7 @@
 
 import glob
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,7 +73,8 @@ def plan_jobs(
         matches = dict(_expand(text, output))
         if not matches:
             failures.append(Failure(text, _why_nothing(text)))
-        found |= matches
+        known = {source.absolute() for source in found}
+        found |= {source: place for source, place in matches.items() if source.absolute() not in known}
     if not found and not failures:
         raise UserError("nothing to restore: no paths were given on standard input")
     if _names_a_file(output):
@@ -107,19 +109,29 @@ def _named_job(source: Path, output: Path, file_format: str) -> Job:
 
 
 def _with_own_targets(found: Mapping[Path, Path], output: Path, file_format: str) -> list[Job]:
-    """A job per file; where photo.jpg and photo.gif would both become photo.png, the latter is photo.gif.png.
+    """A job per file.
 
-    Raises UserError where that does not tell them apart.
+    Where photo.jpg and photo.gif would both become photo.png, the latter is photo.gif.png; files of the same name from
+    several folders keep the part of their folders that tells them apart.
     """
     targets = {source: output / _target_name(relative, file_format) for source, relative in found.items()}
-    taken = Counter(targets.values())
-    jobs = []
-    for source, target in targets.items():
-        if taken[target] > 1 and source.suffix.lower() != target.suffix.lower():
-            target = target.with_name(found[source].name + target.suffix)
-        jobs.append(Job(source, target))
+    for source in _clashing(targets):
+        if source.suffix.lower() != targets[source].suffix.lower():
+            targets[source] = targets[source].with_name(found[source].name + targets[source].suffix)
+    clashing = _clashing(targets)
+    if clashing:
+        common = Path(os.path.commonpath([source.absolute().parent for source in clashing]))
+        for source in clashing:
+            below = source.absolute().parent.relative_to(common)
+            targets[source] = output / below / targets[source].relative_to(output)
+    jobs = [Job(source, target) for source, target in targets.items()]
     _check_targets(jobs)
     return jobs
+
+
+def _clashing(targets: Mapping[Path, Path]) -> list[Path]:
+    taken = Counter(targets.values())
+    return [source for source, target in targets.items() if taken[target] > 1]
 
 
 def _expand_standard_input(paths: Sequence[str], standard_input: TextIO) -> Iterator[str]:

@@ -104,14 +104,36 @@ def test_results_inside_the_folder_are_not_restored_again(photos: Path) -> None:
     assert str(photos / "out" / "old.png") not in [str(job.source) for job in jobs] and len(jobs) == 5
 
 
-def test_a_file_named_twice_is_restored_once_but_two_files_never_share_a_target(photos: Path) -> None:
+def test_a_file_named_twice_is_restored_once_and_two_files_never_share_a_target(photos: Path) -> None:
     assert len(plan([photos, photos / "frame2.jpg"])[0]) == 5
     (photos / "frame10.jpg").touch()
     jobs, _ = plan([photos], file_format="png")
     assert targets(jobs)[1:4] == ["out/frame2.png", "out/frame10.jpg.png", "out/frame10.png"]
-    (photos / "sub" / "frame10.png").touch()
-    with pytest.raises(UserError, match=r"frame10\.png and .*frame10\.png would both"):
-        plan([photos / "frame10.png", photos / "sub" / "frame10.png"])
+    (photos / "frame10.gif").touch()
+    assert targets(plan([photos])[0])[2:5] == ["out/frame10.gif.png", "out/frame10.jpg", "out/frame10.png"]
+
+
+def test_files_of_one_name_keep_the_folders_that_tell_them_apart(photos: Path) -> None:
+    for folder in ("x/1", "x/2"):
+        (photos / folder).mkdir(parents=True)
+        (photos / folder / "same.png").touch()
+    listed = [photos / "x" / "1" / "same.png", photos / "x" / "2" / "same.png", photos / "frame10.png"]
+    assert targets(plan(listed)[0]) == ["out/1/same.png", "out/2/same.png", "out/frame10.png"]
+    assert targets(plan([photos / "x" / "1", photos / "x" / "2"])[0]) == ["out/1/same.png", "out/2/same.png"]
+
+
+def test_the_same_file_by_two_names_is_restored_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(photos)
+    assert targets(plan(["frame10.png", photos / "frame10.png", "sub/../frame2.jpg"])[0]) == [
+        "out/frame10.png", "out/frame2.jpg",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_told_apart_is_an_error(photos: Path) -> None:
+    for name in ("a.gif", "a.png", "a.gif.png"):
+        (photos / name).touch()
+    with pytest.raises(UserError, match=r"a\.gif.* and .*a\.gif.* would both be written to"):
+        plan([photos])
 
 
 def test_an_empty_list_is_an_error() -> None:
