@@ -3,6 +3,7 @@
 import argparse
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, 1 if files failed, 2 for wrong arguments."""
     arguments = build_parser().parse_args(argv)
     setup_logging(None, 0, arguments.debug)
+    # Pillow's on odd tags, with lines of its source; what is wrong with a file's pixels is an error and reported.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     jobs, failures = plan_jobs(arguments.paths, arguments.output, arguments.format, sys.stdin)
     jobs, skipped = split_finished(jobs, skip_existing=arguments.skip_existing, overwrite=arguments.overwrite)
     outcome = Outcome(skipped=skipped, failures=failures)

@@ -4,10 +4,12 @@ import itertools
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from rich.progress import (
@@ -33,6 +35,12 @@ if TYPE_CHECKING:
     from mambair.models.restorer import Restorer
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Decoding and encoding a PNG takes longer than a GPU needs for its pixels. One reader, since the order matters; results
+# that wait to be written take memory, so few may.
+READERS, WRITERS, WRITES_AHEAD = 1, 2, 2
 
 # 255 * 257 = 65535: the factor between the same grey in 8 and in 16 bits.
 DEEP_FACTOR = 257
@@ -122,6 +130,28 @@ def fail(outcome: Outcome, job: Job, reason: str) -> None:
     logger.error("%s", reason if reason.startswith(name) else f"{name}: {reason}")
 
 
+def read_ahead(groups: Iterator[T], pool: ThreadPoolExecutor) -> Iterator[T]:
+    """The same groups, each read in `pool` while the one before it is in use."""
+    coming = pool.submit(next, groups, None)
+    while (group := coming.result()) is not None:
+        coming = pool.submit(next, groups, None)
+        yield group
+
+
+def settle(writes: deque[tuple[Job, Future]], outcome: Outcome, allowed: int) -> None:
+    """Count the writes that are done, and wait until at most `allowed` are not."""
+    while writes and (len(writes) > allowed or writes[0][1].done()):
+        job, write = writes.popleft()
+        try:
+            write.result()
+        except UserError as error:
+            fail(outcome, job, str(error))
+        except OSError as error:
+            fail(outcome, job, f"the result cannot be written to {printable(job.target)} ({error.strerror or error})")
+        else:
+            outcome.restored += 1
+
+
 class RestoreRun:
     """Restores a list of files with one model.
 
@@ -161,8 +191,15 @@ class RestoreRun:
         outcome.seconds = time.perf_counter() - start
 
     def _restore_photos(self, jobs: Iterable[Job], outcome: Outcome) -> Iterator[None]:
-        for group in read_groups(jobs, self.batch, self.bits, outcome):
-            self._restore_group(group, outcome)
+        """One step per group. The next one is read, and the last results are written, while the network computes."""
+        writes: deque[tuple[Job, Future]] = deque()
+        with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
+            for group in read_ahead(read_groups(jobs, self.batch, self.bits, outcome), readers):
+                for job, photo in self._restore_group(group, outcome):
+                    writes.append((job, writers.submit(write_photo, job.target, photo, self.quality)))
+                settle(writes, outcome, allowed=WRITES_AHEAD)
+                yield
+            settle(writes, outcome, allowed=0)
             yield
 
     def _restore_videos(self, jobs: Iterable[Job], progress: Progress, outcome: Outcome) -> Iterator[None]:
@@ -170,26 +207,18 @@ class RestoreRun:
             self._restore_video(job, progress, outcome)
             yield
 
-    def _restore_group(self, group: Sequence[tuple[Job, Photo]], outcome: Outcome) -> None:
+    def _restore_group(self, group: Sequence[tuple[Job, Photo]], outcome: Outcome) -> list[tuple[Job, Photo]]:
+        """The group's results; none if it cannot be restored."""
         try:
             results = self.restorer.restore([photo.pixels for _, photo in group])
         except UserError as error:
             for job, _ in group:
                 fail(outcome, job, str(error))
-            return
-        for (job, photo), pixels in zip(group, results, strict=True):
-            pixels = to_uint8(pixels) if self.bits == "8" else pixels
-            self._write(job, Photo(pixels, photo.icc_profile, photo.exif), outcome)
-
-    def _write(self, job: Job, photo: Photo, outcome: Outcome) -> None:
-        try:
-            write_photo(job.target, photo, self.quality)
-        except UserError as error:
-            fail(outcome, job, str(error))
-        except OSError as error:
-            fail(outcome, job, f"the result cannot be written to {printable(job.target)} ({error.strerror or error})")
-        else:
-            outcome.restored += 1
+            return []
+        return [
+            (job, Photo(to_uint8(pixels) if self.bits == "8" else pixels, photo.icc_profile, photo.exif))
+            for (job, photo), pixels in zip(group, results, strict=True)
+        ]
 
     def _restore_video(self, job: Job, progress: Progress, outcome: Outcome) -> None:
         frames = progress.add_task(job.source.name, total=None, unit="frames")

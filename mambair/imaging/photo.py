@@ -2,7 +2,6 @@
 
 import io
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,12 +56,7 @@ def read_photo(path: str | Path) -> Photo:
 
     Raises UserError, naming the file, for one that is missing, damaged, beyond the pixel limit, or of another depth.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # Pillow's on odd tags; what it means for the image is an error
-        return _read_photo(read_bytes(path), path)
-
-
-def _read_photo(data: bytes, path: str | Path) -> Photo:
+    data = read_bytes(path)
     parse_header(data, path)  # refuses what is no image, and what is too large, before anything is decoded
     with Image.open(io.BytesIO(data)) as image:
         try:

@@ -118,8 +118,9 @@ def test_an_interrupted_run_leaves_no_parts_and_resumes(
     monkeypatch.setattr("mambair.commands.restore_run.write_photo", interrupted)
     common = (photos, "-o", tmp_path / "out", "--weights", x2_weights)
     assert restore(*common) == 130
-    done = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert done == ["alpha.png", "deep.png", "deep.tif"]
+    done = {path.name for path in (tmp_path / "out").iterdir()}
+    assert done >= {"alpha.png", "deep.png", "deep.tif"}  # all that was computed before it
+    assert all(read_photo(tmp_path / "out" / name).pixels.shape[:2] == (18, 24) for name in done - {"sub"})
     monkeypatch.setattr("mambair.commands.restore_run.write_photo", write_photo)
     assert restore(*common, "--skip-existing") == 0
     assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 8
