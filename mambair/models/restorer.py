@@ -144,8 +144,9 @@ class Restorer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            how = "whole" if self._tile is None else f"with tile {self._tile}"
             raise UserError(
-                f"not enough memory for {lq.shape[3]}x{lq.shape[2]} pixels with tile {self._tile} on {self.device}; "
+                f"not enough memory for {lq.shape[3]}x{lq.shape[2]} pixels {how} on {self.device}; "
                 "use tile 'auto' or a smaller number"
             ) from error
 

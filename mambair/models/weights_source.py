@@ -52,6 +52,8 @@ def find_weights(weights: str | Path | None, *, task: str | None = None, noise: 
     """
     if weights is None:
         return shipped_weights(task, noise)
+    if not isinstance(weights, (str, os.PathLike)):
+        raise UserError(f"weights: expected a file, a name or an hf:// address, got a {type(weights).__name__}")
     if str(weights).startswith(HUB_SCHEME):
         return download_from_hub(str(weights))
     path = Path(weights)

@@ -60,6 +60,8 @@ def test_names_of_published_files_lead_into_the_cache(own_cache: Path, x2_weight
         find_weights("SR_x4")
     with pytest.raises(UserError, match="folder"):
         find_weights(own_cache)
+    with pytest.raises(UserError, match="got a int"):
+        find_weights(3)
 
 
 def test_weights_in_the_package_are_chosen_by_their_purpose(
