@@ -37,7 +37,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights",
         metavar="FILE",
         help=".pth or .safetensors file, hf://owner/repo/file, or a name of `mambair weights list`; "
-        "default: the weights that come with the package",
+        "default: those in the package, or fetched before, for --task and --noise",
     )
     group.add_argument("--task", choices=TASKS, help="what to do, where the weights cannot tell or none are given")
     group.add_argument(

@@ -238,11 +238,11 @@ def load_model(
     Args:
         weights: a .pth or .safetensors file; `hf://owner/repo/file` on the Hugging Face Hub, which may end in
             `@revision` and `#sha256=...`; the name of a published file that `mambair weights get` has fetched;
-            None for the weights that come with the package.
+            None for weights that are on this computer: those that come with the package, or were fetched before.
         device: auto, cpu, cuda, cuda:N or mps.
         amp, compile, tile, overlap, ensemble, batch: see `Restorer`.
-        task, noise: sr, denoise or jpeg, and the noise level (sigma) or JPEG quality: which of the weights that come
-            with the package, if `weights` is None; otherwise checked as far as the file tells.
+        task, noise: sr, denoise or jpeg, and the noise level (sigma) or JPEG quality: which of these weights, if
+            `weights` is None; otherwise checked as far as the file tells.
 
     Raises:
         UserError: no such file, a file of another kind, a device that is not there.
