@@ -22,8 +22,8 @@ COMMANDS = {
     "test": Command("mambair.commands.test_command:main", "PSNR and SSIM of networks on data sets"),
     "restore": Command("mambair.commands.restore_command:main", "restore photos, folders and videos"),
     "data": Command("mambair.data_tools.command:main", "check and prepare data sets"),
-    "analyze": Command("mambair.commands.analyze:main", "parameters, FLOPs, receptive fields, memory, speed"),
-    "weights": Command("mambair.commands.weights:main", "list and fetch published weights"),
+    "analyze": Command("mambair.commands.analyze:main", "parameters and FLOPs, receptive fields, channel activation"),
+    "weights": Command("mambair.commands.weights:main", "list and fetch published weights, convert your own"),
     "doctor": Command("mambair.commands.doctor:main", "what is installed, what works, how to fix the rest"),
     "demo": Command("mambair.commands.demo:main", "restore images on a web page of this machine"),
 }

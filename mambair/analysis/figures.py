@@ -13,6 +13,8 @@ from mambair.runtime.files import atomic_write
 
 DOTS_PER_INCH = 120
 GIGA = 1e9
+# The right panel of the scaling figure shows what grows at most so many times as fast as the number of pixels.
+LINEAR_PANEL = 1.5
 
 
 def require_matplotlib() -> None:
@@ -22,22 +24,28 @@ def require_matplotlib() -> None:
 
 
 def save_scaling_figure(path: Path, sides: Sequence[int], flops: Mapping[str, Sequence[int]]) -> None:
-    """Cost against input pixels, both relative to the smallest input: along the dashed line, growth is linear."""
+    """Cost against input pixels, both relative to the smallest input: along the dashed line, growth is linear.
+
+    Left all methods, right those alone that grow about linearly, which lie on top of each other on the left.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    panels = figure.subplots(1, 2)
     pixels = np.square(sides)
-    for (name, values), marker in zip(flops.items(), itertools.cycle("osx^")):
+    ceiling = LINEAR_PANEL * pixels[-1] / pixels[0]
+    for (name, values), style, color in zip(flops.items(), itertools.cycle("osx^"), itertools.count()):
         label = f"{name} ({values[0] / GIGA:.1f} GFLOPs at {sides[0]}x{sides[0]})"
-        axes.plot(pixels, np.divide(values, values[0]), marker=marker, label=label)
-    axes.plot(pixels, pixels / pixels[0], linestyle="--", color="gray", label="linear")
-    axes.set_xticks(pixels, [f"{side}x{side}" for side in sides], rotation=45)
-    axes.set(
-        xlabel="input", ylabel=f"FLOPs relative to {sides[0]}x{sides[0]}", ylim=(0, None), title="Light networks, x2"
-    )
-    axes.legend()
-    axes.grid(alpha=0.3)
+        growth = np.divide(values, values[0])
+        for axes in panels if growth[-1] <= ceiling else panels[:1]:
+            axes.plot(pixels, growth, marker=style, color=f"C{color}", label=label)
+    for axes in panels:
+        axes.plot(pixels, pixels / pixels[0], linestyle="--", color="gray", label="linear")
+        axes.set_xticks(pixels, [f"{side}x{side}" for side in sides], rotation=45)
+        axes.set(xlabel="input", ylabel=f"FLOPs relative to {sides[0]}x{sides[0]}", ylim=(0, None))
+        axes.legend()
+        axes.grid(alpha=0.3)
+    figure.suptitle("Light networks, x2")
     _save(figure, path)
 
 

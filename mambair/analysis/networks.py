@@ -11,6 +11,7 @@ from skimage import data as sample_images
 from torch import Tensor, nn
 
 from mambair.archs import load_network
+from mambair.archs.blocks import VSSM
 from mambair.errors import UserError
 from mambair.imaging.files import list_images, read_image
 from mambair.imaging.tensors import image_to_tensor
@@ -72,6 +73,12 @@ def sample_crops(
         crop = image_to_tensor(photo[top : top + size, left : left + size])
         crops.append(crop if channels == crop.shape[0] else crop.mean(dim=0, keepdim=True).expand(channels, -1, -1))
     return crops
+
+
+def is_untrained(network: nn.Module) -> bool:
+    """Whether a MambaIR's scan parameters are all where its initialisation put them; False for other networks."""
+    scans = [module for module in network.modules() if isinstance(module, VSSM)]
+    return bool(scans) and all((scan.Ds == 1).all() for scan in scans)
 
 
 def warn_random_weights(name: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from mambair.errors import UserError
@@ -152,7 +152,7 @@ def save_state_dict(
             if options is not None:
                 metadata[METADATA_KEY] = json.dumps(dict(options))
             state = {key: value.detach().cpu().contiguous() for key, value in (params_ema or params).items()}
-            save_file(state, temporary, metadata)
+            temporary.write_bytes(save(state, metadata))  # save_file's files only their owner may read
         else:
             content: dict[str, Any] = {"params": _on_cpu(params)}
             if params_ema is not None:

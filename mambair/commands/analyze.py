@@ -22,11 +22,11 @@ from mambair.analysis.figures import (
     save_receptive_field_figure,
     save_scaling_figure,
 )
-from mambair.analysis.networks import load_any_network, sample_crops, to_device, warn_random_weights
+from mambair.analysis.networks import is_untrained, load_any_network, sample_crops, to_device, warn_random_weights
 from mambair.analysis.scaling import LIGHT, PAPER_LIGHT, flops_by_size
 from mambair.archs import build_network
+from mambair.commands.arguments import positive_argument
 from mambair.commands.exit_codes import OK, reports_user_errors
-from mambair.commands.restore_command import positive_argument
 from mambair.errors import UserError
 from mambair.models.restorer import find_device
 from mambair.options.yaml_reader import read_yaml
@@ -148,8 +148,10 @@ def measured_networks(arguments: argparse.Namespace) -> dict[str, nn.Module]:
         raise UserError("pass --weights FILE ..., or -opt FILE ... for networks with random weights")
     torch.manual_seed(arguments.seed)
     networks = named_networks(arguments)
-    for path in arguments.options:
-        warn_random_weights(path.stem)
+    random = {path.stem for path in arguments.options}
+    for name, network in networks.items():
+        if name in random or is_untrained(network):
+            warn_random_weights(name)
     device = find_device(arguments.device)
     return {name: network.to(device).eval().requires_grad_(False) for name, network in networks.items()}
 

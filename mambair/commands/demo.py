@@ -3,6 +3,7 @@
 import argparse
 import functools
 import tempfile
+import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,14 +16,16 @@ from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
 from mambair.imaging.photo import Photo, read_photo, write_photo
 from mambair.imaging.pixels import to_uint8
-from mambair.models.restorer import Restorer, load_model
-from mambair.models.weights_source import SHIPPED_FOLDER, cache_folder
+from mambair.models.weights_source import SHIPPED_FOLDER, cache_folder, find_weights
 from mambair.runtime.log_setup import console, setup_logging
 
 if TYPE_CHECKING:
     import gradio
 
+    from mambair.models.restorer import Restorer
+
 TITLE = "MambaIR: restore an image"
+INTRODUCTION = "Drop an image, choose weights, press Restore. Everything happens on this computer."
 SHOWN_SIDE = 1600
 """The slider shows at most this many pixels a side; the download has them all."""
 KEEP_SECONDS = 24 * 3600
@@ -72,34 +75,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 def offered_weights(named: Sequence[str]) -> list[str]:
     """Weight files for the page's list: those named, those in the package, those in the cache.
 
-    Raises UserError if there are none.
+    Raises UserError if there are none, and for a name that leads to no file.
     """
-    found = [*map(Path, named), *sorted(SHIPPED_FOLDER.glob("*.safetensors"))]
+    found = [*map(find_weights, named), *sorted(SHIPPED_FOLDER.glob("*.safetensors"))]
     found += sorted(path for path in cache_folder().glob("*") if path.suffix in (".pth", ".safetensors"))
     if not found:
         raise UserError("there are no weights to offer; pass --weights FILE, or fetch some: mambair weights list")
-    return [str(path) for path in found]
+    return [str(path) for path in dict.fromkeys(found)]
+
+
+def shown_names(weights: Sequence[str]) -> list[tuple[str, str]]:
+    """(what the list shows, path): names without folders, unless two are the same."""
+    names = [Path(path).stem for path in weights]
+    return [(name if names.count(name) == 1 else path, path) for name, path in zip(names, weights, strict=True)]
 
 
 @functools.lru_cache(maxsize=MODELS_KEPT)
-def cached_model(weights: str, device: str, ensemble: bool) -> Restorer:
+def cached_model(weights: str, device: str, ensemble: bool) -> "Restorer":
     """The model for these settings, loaded once."""
+    from mambair.models.restorer import load_model
+
     return load_model(weights, device=device, ensemble=ensemble)
 
 
-def restore_file(source: str, restorer: Restorer, folder: Path) -> tuple[Image.Image, Image.Image, Path]:
+def restore_file(source: str, restorer: "Restorer", folder: Path) -> tuple[Image.Image, Image.Image, Path, str]:
     """Restore an image file into `folder` as PNG.
 
-    Returns the input, enlarged to the result's size, and the result, both as 8-bit images for the screen, and the
-    file of the result with its full depth and size.
+    Returns the input, enlarged to the result's size, and the result, both as 8-bit images for the screen, the
+    file of the result with its full depth and size, and what was done in words.
     """
     photo = read_photo(source)
+    start = time.perf_counter()
     restored = restorer.restore(photo.pixels)
+    seconds = time.perf_counter() - start
     target = folder / f"{Path(source).stem}_restored.png"
     write_photo(target, Photo(restored, photo.icc_profile, photo.exif))
     after = _for_screen(restored)
     before = _for_screen(photo.pixels).resize(after.size, Image.Resampling.BICUBIC)
-    return before, after, target
+    sizes = " to ".join(f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in (photo.pixels, restored))
+    return before, after, target, f"{sizes} pixels, in {seconds:.1f} s on {restorer.device}"
 
 
 def _for_screen(pixels: np.ndarray) -> Image.Image:
@@ -116,17 +130,18 @@ def build_page(weights: Sequence[str], device: str, folder: Path) -> "gradio.Blo
         raise UserError("the page needs Gradio; install it with: pip install 'mambair[demo]'")
     import gradio
 
-    def restore(source: str | None, chosen: str, ensemble: bool) -> tuple[tuple[Image.Image, Image.Image], str]:
+    def restore(source: str | None, chosen: str, ensemble: bool) -> tuple[tuple[Image.Image, Image.Image], str, str]:
         if source is None:
             raise gradio.Error("Drop an image first.", print_exception=False)
         try:
-            before, after, target = restore_file(source, cached_model(chosen, device, ensemble), folder)
-        except UserError as error:
-            raise gradio.Error(str(error), print_exception=False) from error
-        return (before, after), str(target)
+            before, after, target, done = restore_file(source, cached_model(chosen, device, ensemble), folder)
+        except UserError as error:  # by the image's own name, not by that of the page's copy
+            message = str(error).replace(source, Path(source).name)
+            raise gradio.Error(message, print_exception=False) from error
+        return (before, after), str(target), done
 
     with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(KEEP_SECONDS, KEEP_SECONDS)) as page:
-        gradio.Markdown(f"# {TITLE}")
+        gradio.Markdown(f"# {TITLE}\n{INTRODUCTION}")
         with gradio.Row():
             with gradio.Column(scale=1):
                 source = gradio.Image(
@@ -136,11 +151,12 @@ def build_page(weights: Sequence[str], device: str, folder: Path) -> "gradio.Blo
                     sources=["upload", "clipboard"],
                     elem_id="source",
                 )
-                chosen = gradio.Dropdown(list(weights), value=weights[0], label="Weights", elem_id="weights")
+                chosen = gradio.Dropdown(shown_names(weights), value=weights[0], label="Weights", elem_id="weights")
                 ensemble = gradio.Checkbox(label="Average over 8 orientations (8 times slower)", elem_id="ensemble")
                 button = gradio.Button("Restore", variant="primary", elem_id="restore")
             with gradio.Column(scale=2):
                 slider = gradio.ImageSlider(label="Before | after", type="pil", format="png", elem_id="result")
+                done = gradio.Markdown(elem_id="done")
                 download = gradio.File(label="Download", elem_id="download")
-        button.click(restore, [source, chosen, ensemble], [slider, download], concurrency_limit=1)
+        button.click(restore, [source, chosen, ensemble], [slider, download, done], concurrency_limit=1)
     return page

@@ -1,6 +1,10 @@
-"""`mambair doctor`: what is installed, what works, and the one line that fixes what does not."""
+"""`mambair doctor`: what is installed, what works, and the one line that fixes what does not.
+
+It imports PyTorch, and what needs it, only where it looks at them: a broken installation is what it is for.
+"""
 
 import argparse
+import importlib
 import os
 import platform
 import subprocess
@@ -10,21 +14,27 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-import torch
 from rich.table import Table
 
 import mambair
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
-from mambair.models.memory import free_memory
 from mambair.models.weights_source import SHIPPED_FOLDER, cache_folder
-from mambair.ops import available_backends
 from mambair.runtime.log_setup import console
 
 Status = Literal["ok", "note", "bad"]
 
-MINIMUM_TORCH = (2, 7)
 TRIAL_SECONDS = 300
 GIB = 2**30
+
+# Module -> (distribution, oldest version that will do), of those whose compiled parts break now and then.
+REQUIRED = {
+    "torch": ("torch", (2, 7)),
+    "torchvision": ("torchvision", (0, 22)),
+    "numpy": ("numpy", (1, 24)),
+    "cv2": ("opencv-python-headless", (4,)),
+    "numba": ("numba", (0, 57)),
+    "safetensors": ("safetensors", (0, 4)),
+}
 
 # Distribution -> (extra of mambair that installs it, what for).
 EXTRAS = {
@@ -52,15 +62,33 @@ class Finding:
 
 
 def check_python() -> Iterator[Finding]:
-    """Python, PyTorch and the processor."""
+    """Python, and the packages with compiled parts that nothing works without."""
     yield Finding("mambair", "ok", mambair.__version__)
     yield Finding("Python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
-    numbers = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
-    if numbers < MINIMUM_TORCH:
-        wanted = ".".join(map(str, MINIMUM_TORCH))
-        yield Finding("PyTorch", "bad", torch.__version__, f"pip install 'torch>={wanted}'")
-    else:
-        yield Finding("PyTorch", "ok", torch.__version__)
+    for module, (distribution, minimum) in REQUIRED.items():
+        yield check_import(module, distribution, minimum)
+
+
+def check_import(module: str, distribution: str, minimum: tuple[int, ...]) -> Finding:
+    """Whether a package can be imported, and is new enough."""
+    fix = f"pip install --upgrade '{distribution}>={'.'.join(map(str, minimum))}'"
+    try:
+        # Not the distribution's version: opencv-python does as well as opencv-python-headless.
+        found = str(importlib.import_module(module).__version__)
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        # Two packages of different builds, torch and torchvision say, are mended by installing both anew.
+        reason = (str(error).strip().splitlines() or [""])[0]
+        return Finding(distribution, "bad", f"cannot be imported: {type(error).__name__}: {reason}", fix)
+    numbers = tuple(int(part) for part in found.split("+")[0].split(".")[: len(minimum)] if part.isdigit())
+    return Finding(distribution, "ok", found) if numbers >= minimum else Finding(distribution, "bad", found, fix)
+
+
+def check_processor() -> Iterator[Finding]:
+    """The processor and its memory."""
+    import torch
+
+    from mambair.models.memory import free_memory
+
     memory = free_memory(torch.device("cpu")) / GIB
     yield Finding(
         "CPU", "ok", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, {memory:.1f} GiB memory free"
@@ -69,6 +97,10 @@ def check_python() -> Iterator[Finding]:
 
 def check_cuda() -> Iterator[Finding]:
     """The GPUs, or why there are none."""
+    import torch
+
+    from mambair.models.memory import free_memory
+
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             major, minor = torch.cuda.get_device_capability(index)
@@ -83,16 +115,18 @@ def check_cuda() -> Iterator[Finding]:
             "GPU",
             "note",
             f"PyTorch has CUDA {torch.version.cuda}, but finds no GPU",
-            "see whether the driver answers: nvidia-smi",
+            "with a GPU, see whether its driver answers: nvidia-smi",
         )
 
 
 def check_backends(device: str) -> Iterator[Finding]:
     """Every scan backend: why it cannot run on `device`, or how a tiny scan compares with the reference."""
+    from mambair.ops import available_backends
+
     for backend, reason in available_backends(device).items():
         subject = f"scan '{backend}' on {device}"
         if reason is not None:
-            yield Finding(subject, "note", "not available", reason)
+            yield Finding(subject, "note", f"not available: {reason}")
         elif (device, backend) == ("cpu", "reference"):
             yield Finding(subject, "ok", "what the others are compared with")
         else:
@@ -135,17 +169,21 @@ def check_weights() -> Iterator[Finding]:
     if shipped:
         yield Finding("weights", "ok", f"in the package: {', '.join(shipped)}")
     else:
-        yield Finding("weights", "note", "none in the package", "mambair weights list")
+        yield Finding("weights", "note", "none in the package; published ones are in a list", "mambair weights list")
     cached = sorted(path.name for path in cache_folder().glob("*") if path.suffix in (".pth", ".safetensors"))
     if cached:
         yield Finding("weights", "ok", f"in {cache_folder()}: {', '.join(cached)}")
 
 
 def examine() -> list[Finding]:
-    """All findings, in the order of the report."""
-    findings = [*check_python(), *check_cuda(), *check_backends("cpu")]
-    if torch.cuda.is_available():
-        findings.extend(check_backends("cuda"))
+    """All findings, in the order of the report; without PyTorch, those that need none."""
+    findings = [*check_python()]
+    if not any(finding.status == "bad" and finding.subject == "torch" for finding in findings):
+        import torch
+
+        findings += [*check_processor(), *check_cuda(), *check_backends("cpu")]
+        if torch.cuda.is_available():
+            findings.extend(check_backends("cuda"))
     return [*findings, *check_extras(), *check_weights()]
 
 
@@ -164,5 +202,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_row(marks[finding.status], *texts)
     console.print(table)
     broken = [finding for finding in findings if finding.status == "bad"]
-    console.print(f"{len(broken)} problem(s)" if broken else "everything that is installed works")
+    problems = f"{len(broken)} problem(s); the last column says what mends each"
+    console.print(problems if broken else "everything that is installed works")
     return SOME_FAILED if broken else OK

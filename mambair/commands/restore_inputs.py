@@ -1,8 +1,11 @@
 """From what a user types to a list of files to restore and where each result goes."""
 
 import glob
+import itertools
+import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -57,28 +60,78 @@ def plan_jobs(
     Args:
         paths: files, folders (searched recursively, in natural order), glob patterns, or "-" for a list of those
             on standard input, one per line (or separated by NUL characters).
-        output: a folder, in which folders keep their structure; or, for a single file, the file to write.
+        output: a folder, in which folders and patterns keep their structure; or, for a single file, the file to write.
         file_format: extension of the results without its dot, or "same".
         standard_input: where "-" reads.
 
     Raises:
-        UserError: nothing to restore at all, or two files with the same target.
+        UserError: nothing to restore at all, two files with the same target, or an output of an impossible kind.
     """
-    found: list[tuple[Path, Path]] = []
+    found: dict[Path, Path] = {}  # source -> its path below the output folder
     failures = []
     for text in _expand_standard_input(paths, standard_input):
-        matches = list(_expand(text, output))
+        matches = dict(_expand(text, output))
         if not matches:
             failures.append(Failure(text, _why_nothing(text)))
-        found.extend(matches)
+        known = {source.absolute() for source in found}
+        found |= {source: place for source, place in matches.items() if source.absolute() not in known}
     if not found and not failures:
         raise UserError("nothing to restore: no paths were given on standard input")
-    single_file = len(found) == 1 and not failures and output.suffix.lower() in PHOTO_EXTENSIONS | VIDEO_EXTENSIONS
-    if single_file and not output.is_dir():
-        return [Job(found[0][0], output)], []
-    jobs = [Job(source, output / _target_name(relative, file_format)) for source, relative in dict(found).items()]
+    if _names_a_file(output):
+        return [_named_job(source, output, file_format) for source in _only_source(found, output)], failures
+    return _with_own_targets(found, output, file_format), failures
+
+
+def _names_a_file(output: Path) -> bool:
+    return output.suffix.lower() in READABLE_EXTENSIONS | VIDEO_EXTENSIONS and not output.is_dir()
+
+
+def _only_source(found: Iterable[Path], output: Path) -> list[Path]:
+    sources = list(found)
+    if len(sources) > 1:
+        raise UserError(
+            f"-o {printable(output)} names a file, but there are {len(sources)} files to restore; pass a folder"
+        )
+    return sources
+
+
+def _named_job(source: Path, output: Path, file_format: str) -> Job:
+    job = Job(source, output)
+    kind, writable = ("videos", _WRITABLE_VIDEO_EXTENSIONS) if job.is_video else ("images", PHOTO_EXTENSIONS)
+    extension = output.suffix.lower()
+    if extension not in writable:
+        raise UserError(
+            f"-o {printable(output)}: {kind} are not written as '{extension}'; use {', '.join(sorted(writable))}"
+        )
+    if file_format not in (SAME_FORMAT, extension.removeprefix(".")):
+        raise UserError(f"-o {printable(output)} and --format {file_format} contradict each other; leave one out")
+    return job
+
+
+def _with_own_targets(found: Mapping[Path, Path], output: Path, file_format: str) -> list[Job]:
+    """A job per file.
+
+    Where photo.jpg and photo.gif would both become photo.png, the latter is photo.gif.png; files of the same name from
+    several folders keep the part of their folders that tells them apart.
+    """
+    targets = {source: output / _target_name(relative, file_format) for source, relative in found.items()}
+    for source in _clashing(targets):
+        if source.suffix.lower() != targets[source].suffix.lower():
+            targets[source] = targets[source].with_name(found[source].name + targets[source].suffix)
+    clashing = _clashing(targets)
+    if clashing:
+        common = Path(os.path.commonpath([source.absolute().parent for source in clashing]))
+        for source in clashing:
+            below = source.absolute().parent.relative_to(common)
+            targets[source] = output / below / targets[source].relative_to(output)
+    jobs = [Job(source, target) for source, target in targets.items()]
     _check_targets(jobs)
-    return jobs, failures
+    return jobs
+
+
+def _clashing(targets: Mapping[Path, Path]) -> list[Path]:
+    taken = Counter(targets.values())
+    return [source for source, target in targets.items() if taken[target] > 1]
 
 
 def _expand_standard_input(paths: Sequence[str], standard_input: TextIO) -> Iterator[str]:
@@ -100,10 +153,20 @@ def _expand(text: str, output: Path) -> Iterator[tuple[Path, Path]]:
         for file in _files_below(path, output):
             yield file, file.relative_to(path)
     elif glob.has_magic(text):
-        matches = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
-        for match in sorted(map(Path, matches), key=natural_key):
-            if match.is_file() and _is_restorable(match):
-                yield match, Path(match.name)
+        yield from _expand_pattern(text, output)
+
+
+def _expand_pattern(text: str, output: Path) -> Iterator[tuple[Path, Path]]:
+    """Files that match, with their path below the pattern's fixed part; folders that match are searched too."""
+    parts = Path(text).parts
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
+    matches = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
+    for match in sorted(map(Path, matches), key=natural_key):
+        if match.is_file() and _is_restorable(match):
+            yield match, match.relative_to(fixed)
+        elif match.is_dir() and "**" not in parts:
+            for file in _files_below(match, output):
+                yield file, file.relative_to(fixed)
 
 
 def _files_below(folder: Path, output: Path) -> list[Path]:

@@ -2,9 +2,14 @@
 
 import itertools
 import logging
+import os
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from rich.progress import (
@@ -22,12 +27,20 @@ from mambair.commands.restore_inputs import Failure, Job
 from mambair.commands.video import restore_video
 from mambair.errors import UserError
 from mambair.imaging.headers import printable
-from mambair.imaging.photo import Photo, read_photo, write_photo
+from mambair.imaging.photo import Photo, check_channels, read_photo, write_photo
 from mambair.imaging.pixels import to_uint8
-from mambair.models.restorer import Restorer
 from mambair.runtime.log_setup import console
 
+if TYPE_CHECKING:
+    from mambair.models.restorer import Restorer
+
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Decoding and encoding a PNG takes longer than a GPU needs for its pixels. One reader, since the order matters; results
+# that wait to be written take memory, so few may.
+READERS, WRITERS, WRITES_AHEAD = 1, 2, 2
 
 # 255 * 257 = 65535: the factor between the same grey in 8 and in 16 bits.
 DEEP_FACTOR = 257
@@ -52,7 +65,7 @@ class SpeedColumn(ProgressColumn):
     """Finished items per second."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = task.completed / task.elapsed if task.elapsed else 0
         return Text(f"{speed:.2f} {task.fields['unit']}/s" if speed else "")
 
 
@@ -65,12 +78,25 @@ def split_finished(jobs: Sequence[Job], *, skip_existing: bool, overwrite: bool)
     if not existing or overwrite:
         return list(jobs), 0
     if not skip_existing:
-        more = f" and {len(existing) - 1} more results exist" if len(existing) > 1 else " exists"
+        more, them = " exists", "it"
+        if len(existing) > 1:
+            more, them = f" and {len(existing) - 1} more results exist", "them"
         raise UserError(
-            f"{printable(existing[0].target)}{more}; pass --skip-existing to keep them, --overwrite to replace them, "
-            "or another folder after -o"
+            f"{printable(existing[0].target)}{more}; pass --skip-existing to keep {them}, --overwrite to replace "
+            f"{them}, or something else after -o"
         )
     return [job for job in jobs if not job.target.exists()], len(existing)
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of the results; raises UserError, before the work, where nothing could be written to it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{printable(folder)}: cannot be made a folder ({reason}); pass another after -o") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{printable(folder)}: this folder cannot be written to; pass another after -o")
 
 
 def read_groups(jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome) -> Iterator[list[tuple[Job, Photo]]]:
@@ -79,6 +105,7 @@ def read_groups(jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome) ->
     for job in jobs:
         try:
             photo = read_photo(job.source)
+            check_channels(job.target, photo.pixels.shape[2])  # before the work, not after it
         except UserError as error:
             fail(outcome, job, str(error))
             continue
@@ -103,6 +130,28 @@ def fail(outcome: Outcome, job: Job, reason: str) -> None:
     logger.error("%s", reason if reason.startswith(name) else f"{name}: {reason}")
 
 
+def read_ahead(groups: Iterator[T], pool: ThreadPoolExecutor) -> Iterator[T]:
+    """The same groups, each read in `pool` while the one before it is in use."""
+    coming = pool.submit(next, groups, None)
+    while (group := coming.result()) is not None:
+        coming = pool.submit(next, groups, None)
+        yield group
+
+
+def settle(writes: deque[tuple[Job, Future]], outcome: Outcome, allowed: int) -> None:
+    """Count the writes that are done, and wait until at most `allowed` are not."""
+    while writes and (len(writes) > allowed or writes[0][1].done()):
+        job, write = writes.popleft()
+        try:
+            write.result()
+        except UserError as error:
+            fail(outcome, job, str(error))
+        except OSError as error:
+            fail(outcome, job, f"the result cannot be written to {printable(job.target)} ({error.strerror or error})")
+        else:
+            outcome.restored += 1
+
+
 class RestoreRun:
     """Restores a list of files with one model.
 
@@ -113,7 +162,7 @@ class RestoreRun:
         quality: of JPEG and WebP results, 1 to 100.
     """
 
-    def __init__(self, restorer: Restorer, *, batch: int, bits: str, quality: int) -> None:
+    def __init__(self, restorer: "Restorer", *, batch: int, bits: str, quality: int) -> None:
         self.restorer, self.batch, self.bits, self.quality = restorer, batch, bits, quality
 
     def run(self, jobs: Sequence[Job], outcome: Outcome) -> None:
@@ -142,8 +191,15 @@ class RestoreRun:
         outcome.seconds = time.perf_counter() - start
 
     def _restore_photos(self, jobs: Iterable[Job], outcome: Outcome) -> Iterator[None]:
-        for group in read_groups(jobs, self.batch, self.bits, outcome):
-            self._restore_group(group, outcome)
+        """One step per group. The next one is read, and the last results are written, while the network computes."""
+        writes: deque[tuple[Job, Future]] = deque()
+        with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
+            for group in read_ahead(read_groups(jobs, self.batch, self.bits, outcome), readers):
+                for job, photo in self._restore_group(group, outcome):
+                    writes.append((job, writers.submit(write_photo, job.target, photo, self.quality)))
+                settle(writes, outcome, allowed=WRITES_AHEAD)
+                yield
+            settle(writes, outcome, allowed=0)
             yield
 
     def _restore_videos(self, jobs: Iterable[Job], progress: Progress, outcome: Outcome) -> Iterator[None]:
@@ -151,24 +207,18 @@ class RestoreRun:
             self._restore_video(job, progress, outcome)
             yield
 
-    def _restore_group(self, group: Sequence[tuple[Job, Photo]], outcome: Outcome) -> None:
+    def _restore_group(self, group: Sequence[tuple[Job, Photo]], outcome: Outcome) -> list[tuple[Job, Photo]]:
+        """The group's results; none if it cannot be restored."""
         try:
             results = self.restorer.restore([photo.pixels for _, photo in group])
         except UserError as error:
             for job, _ in group:
                 fail(outcome, job, str(error))
-            return
-        for (job, photo), pixels in zip(group, results, strict=True):
-            pixels = to_uint8(pixels) if self.bits == "8" else pixels
-            self._write(job, Photo(pixels, photo.icc_profile, photo.exif), outcome)
-
-    def _write(self, job: Job, photo: Photo, outcome: Outcome) -> None:
-        try:
-            write_photo(job.target, photo, self.quality)
-        except (UserError, OSError) as error:
-            fail(outcome, job, f"{printable(job.target)}: cannot be written ({error})")
-        else:
-            outcome.restored += 1
+            return []
+        return [
+            (job, Photo(to_uint8(pixels) if self.bits == "8" else pixels, photo.icc_profile, photo.exif))
+            for (job, photo), pixels in zip(group, results, strict=True)
+        ]
 
     def _restore_video(self, job: Job, progress: Progress, outcome: Outcome) -> None:
         frames = progress.add_task(job.source.name, total=None, unit="frames")

@@ -61,11 +61,20 @@ class _Transcoder:
     ) -> None:
         self.reader, self.writer, self.restore, self.report = reader, writer, restore, report
         self.source = reader.streams.video[0]
-        self.sound = {stream: writer.add_stream_from_template(stream) for stream in reader.streams.audio}
+        self.sound = {stream: self._copied_stream(stream) for stream in reader.streams.audio}
         self.encoder: av.VideoStream | None = None
         # Sound that came before the first restored frame: a file's streams must all exist before its first packet.
         self.early_sound: list[av.Packet] = []
         self.done = 0
+
+    def _copied_stream(self, stream: "av.AudioStream") -> "av.AudioStream":
+        try:
+            return self.writer.add_stream_from_template(stream)
+        except ValueError as error:
+            raise UserError(
+                f"{printable(self.reader.name)}: its sound ({stream.codec_context.name}) does not fit into a file of "
+                "the result's kind; write .mkv"
+            ) from error
 
     def run(self, batch: int) -> int:
         waiting: list[av.VideoFrame] = []

@@ -1,4 +1,7 @@
-"""`mambair weights`: list the published files, fetch them, convert weights to safetensors."""
+"""`mambair weights`: list the published files, fetch them, convert weights to safetensors.
+
+PyTorch is imported where a network is loaded, not before: the list appears at once.
+"""
 
 import argparse
 import json
@@ -10,12 +13,9 @@ from pathlib import Path
 
 from rich.progress import Progress
 from rich.table import Table
-from safetensors.torch import save_file
 
-from mambair.archs import load_network
-from mambair.archs.state_files import METADATA_KEY
+from mambair.commands.arguments import positive_argument
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
-from mambair.commands.restore_command import positive_argument
 from mambair.errors import UserError
 from mambair.models.published_weights import PROJECT_PAGE, PUBLISHED, PublishedWeights
 from mambair.models.weights_source import (
@@ -117,6 +117,8 @@ def download(name: str, published: PublishedWeights, target: Path) -> None:
             raise UserError(f"{name}: cannot be fetched ({getattr(error, 'reason', error)}); {advice}") from error
         if published.sha256 is not None and sha256_of(temporary) != published.sha256:
             raise UserError(f"{name}: what was fetched does not have SHA-256 {published.sha256}; {advice}")
+        from mambair.archs import load_network
+
         try:  # instead of a file, Google Drive may answer with a page: a login, a warning, a quota
             load_network(temporary)
         except UserError as error:
@@ -135,6 +137,11 @@ def _fetch(name: str, url: str, path: Path) -> None:
 
 def convert_weights(arguments: argparse.Namespace) -> None:
     """Write a network's weights as safetensors; options, task and noise go into the file's metadata."""
+    from safetensors.torch import save
+
+    from mambair.archs import load_network
+    from mambair.archs.state_files import METADATA_KEY
+
     target: Path = arguments.output
     if target.suffix != ".safetensors":
         raise UserError(f"{target}: the output must end in .safetensors")
@@ -152,7 +159,8 @@ def convert_weights(arguments: argparse.Namespace) -> None:
         metadata[NOISE_KEY] = str(noise)
     state = {key: value.half() if arguments.half else value for key, value in network.state_dict().items()}
     with atomic_write(target) as temporary:
-        save_file({key: value.contiguous() for key, value in state.items()}, temporary, metadata)
+        # Not by save_file, whose files only their owner may read.
+        temporary.write_bytes(save({key: value.contiguous() for key, value in state.items()}, metadata))
     console.print(
         f"{target}: {target.stat().st_size:,} bytes, SHA-256 {sha256_of(target)}", markup=False, soft_wrap=True
     )

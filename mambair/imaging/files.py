@@ -13,6 +13,8 @@ import numpy as np
 from mambair.errors import UserError
 from mambair.imaging.color import rgb_to_y
 from mambair.imaging.headers import ImageHeader, parse_header, printable, read_image_size, unreadable
+from mambair.imaging.orientation import apply_orientation
+from mambair.imaging.tiff import as_mode, decode_tiff
 from mambair.runtime.files import atomic_write
 
 __all__ = [
@@ -80,17 +82,20 @@ def decode_image(
     if mode == "color" and header.channels < 3 and not allow_gray:
         raise UserError(f"{printable(name)}: is a gray image where colour is expected; convert it or remove it")
     _check_complete(data, header, name)
+    if header.separate_planes:
+        return _decode_rare_tiff(data, mode, name)
     flags = _READ_FLAGS["gray" if header.channels < 3 else "color"] if mode == "y" else _READ_FLAGS[mode]
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise UserError(f"{printable(name)}: OpenCV cannot decode it ({error.err})") from error
+    if image is None and header.format == "TIFF":
+        return _decode_rare_tiff(data, mode, name)
     if image is None:
         raise UserError(
             f"{printable(name)}: damaged, or a kind of {header.format} that OpenCV cannot decode; replace or remove it"
         )
-    if image.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"{printable(name)}: has {image.dtype} pixels; convert it to 8 or 16 bits per channel")
+    _check_depth(image, name)
     if image.ndim == 2:
         image = image[:, :, None]
     image = apply_orientation(image, header.orientation)
@@ -102,10 +107,23 @@ def decode_image(
     return np.ascontiguousarray(image)
 
 
+def _decode_rare_tiff(data: bytes, mode: ColorMode, name: str | Path) -> np.ndarray:
+    image = _check_depth(decode_tiff(data, name), name)
+    if mode != "y":
+        return as_mode(image, mode)
+    return image[:, :, :1] if image.shape[2] < 3 else _rounded_luma(image[:, :, :3])
+
+
 def _rounded_luma(image: np.ndarray) -> np.ndarray:
     """The Y of MATLAB's rgb2ycbcr, (H, W, 1), on the scale of the RGB image's type."""
     luma = rgb_to_y(image) * (np.iinfo(image.dtype).max / 255)
     return np.rint(luma).astype(image.dtype)[:, :, None]
+
+
+def _check_depth(image: np.ndarray, name: str | Path) -> np.ndarray:
+    if image.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"{printable(name)}: has {image.dtype} pixels; convert it to 8 or 16 bits per channel")
+    return image
 
 
 def _check_complete(data: bytes, header: ImageHeader, name: str | Path) -> None:
@@ -128,18 +146,6 @@ def _has_end_of_image(data: bytes) -> bool:
             return data.find(b"\xff\xd9", position) >= 0
         position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return False
-
-
-def apply_orientation(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn and mirror an HxWxC array as EXIF orientation 1 to 8 asks for; a view where that is enough."""
-    if orientation >= 5:
-        image = image.transpose(1, 0, 2)
-    # After the transposition of 5 to 8, these are the flips that remain.
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image)
 
 
 def encode_image(image: np.ndarray, extension: str, *, jpeg_quality: int = 95, png_level: int | None = None) -> bytes:

@@ -15,6 +15,7 @@ DEFAULT_MAX_PIXELS = 2**27
 # Pillow's many other formats are rare among photos, and their readers less tried by damaged files.
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 _EXIF_ORIENTATION = 274
+_PLANAR_CONFIGURATION, _SEPARATE = 284, 2
 _CHANNELS = {"1": 1, "L": 1, "I": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "F": 1, "LA": 2, "RGBA": 4, "PA": 4}
 
 
@@ -32,6 +33,8 @@ class ImageHeader:
     """Pillow's name of the format, such as PNG or JPEG."""
     orientation: int
     """EXIF orientation that remains to be applied to what OpenCV decodes, 1 to 8."""
+    separate_planes: bool = False
+    """Whether this is a TIFF whose channels follow each other; OpenCV mixes them up if they have 16 bits."""
 
 
 def printable(path: str | Path) -> str:
@@ -74,16 +77,18 @@ def _read_header(stream: io.BufferedIOBase, name: str | Path) -> ImageHeader:
     except Image.DecompressionBombError as error:
         raise _too_many_pixels(name, "too many") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{printable(name)}: not an image, or a damaged one; replace or remove it") from error
+        stream.seek(0)
+        raise UserError(f"{printable(name)}: {_what_else(stream.read(12))}") from error
     except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
         raise UserError(f"{printable(name)}: damaged image header ({error}); replace or remove it") from error
     with image:
         width, height = image.size
-        orientation = 1
+        orientation, separate = 1, False
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             # OpenCV turns TIFF images itself, whatever it is told; versions of Pillow differ in what `size` is.
             width, height = image.tag_v2[256], image.tag_v2[257]
             turned = image.tag_v2.get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+            separate = image.tag_v2.get(_PLANAR_CONFIGURATION) == _SEPARATE
         else:
             # A PNG's EXIF block can follow the pixels: asking for it then would decode them.
             tagged = "exif" in image.info
@@ -98,7 +103,16 @@ def _read_header(stream: io.BufferedIOBase, name: str | Path) -> ImageHeader:
         kind = image.format or ""
     if turned:
         width, height = height, width
-    return ImageHeader(height, width, channels, kind, orientation)
+    return ImageHeader(height, width, channels, kind, orientation, separate)
+
+
+def _what_else(head: bytes) -> str:
+    """What a file that Pillow does not identify may be, and what to do, by its first 12 bytes."""
+    if head[4:8] == b"ftyp":
+        return "a HEIC or AVIF image, or a video, which are not read as images; save it as JPEG or PNG"
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "a damaged TIFF, or one of floats or another rare kind; save it with 8 or 16 bits per channel"
+    return "not an image, or a damaged one; replace or remove it"
 
 
 def read_header(path: str | Path) -> ImageHeader:

@@ -100,8 +100,9 @@ def _upright_exif(image: Image.Image) -> bytes | None:
         return None
     exif = image.getexif()
     exif.pop(_EXIF_ORIENTATION, None)
-    for tag in _EXIF_PIXEL_DIMENSIONS:
-        exif.get_ifd(_EXIF_SUB_IFD).pop(tag, None)
+    if _EXIF_SUB_IFD in exif:
+        for tag in _EXIF_PIXEL_DIMENSIONS:
+            exif.get_ifd(_EXIF_SUB_IFD).pop(tag, None)
     return exif.tobytes() if len(exif) else None
 
 
@@ -115,17 +116,23 @@ def write_photo(path: str | Path, photo: Photo, quality: int = 95) -> None:
     Raises UserError for a file type that cannot be written, and for alpha where the type has none.
     """
     path = Path(path)
+    check_channels(path, photo.pixels.shape[2])
     extension = path.suffix.lower()
-    if extension not in PHOTO_EXTENSIONS:
-        raise UserError(f"{printable(path)}: cannot write '{extension}'; use {', '.join(sorted(PHOTO_EXTENSIONS))}")
-    if photo.pixels.shape[2] in (2, 4) and extension not in _ALPHA_EXTENSIONS:
-        raise UserError(f"{printable(path)}: {extension} files have no transparency; write PNG, WebP or TIFF")
     if photo.pixels.dtype == np.uint16 and extension in _DEEP_EXTENSIONS:
         data = _encode_deep_tiff(photo) if extension in _TIFF_EXTENSIONS else _encode_deep_png(photo)
     else:
         data = _encode_8bit(photo, extension, quality)
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)
+
+
+def check_channels(path: Path, channels: int) -> None:
+    """Raise UserError if the file type of the path's extension cannot hold 1, 2, 3 or 4 channels."""
+    extension = path.suffix.lower()
+    if extension not in PHOTO_EXTENSIONS:
+        raise UserError(f"{printable(path)}: cannot write '{extension}'; use {', '.join(sorted(PHOTO_EXTENSIONS))}")
+    if channels in (2, 4) and extension not in _ALPHA_EXTENSIONS:
+        raise UserError(f"{printable(path)}: {extension} files hold no transparency; write PNG, WebP or TIFF")
 
 
 def _encode_8bit(photo: Photo, extension: str, quality: int) -> bytes:

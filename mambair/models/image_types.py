@@ -77,7 +77,7 @@ def _unpack_tensor(tensor: torch.Tensor) -> Unpacked:
         raise UserError(f"cannot restore a tensor of {dtype}; convert to torch.uint8, or floats in [0, 1]")
     if tensor.ndim not in (3, 4) or 0 in shape or shape[-3] > 4:
         raise UserError(f"tensor of shape {shape}; expected (C, H, W) or (B, C, H, W) with 1 to 4 channels C")
-    planes = tensor.detach().reshape(-1, *shape[-3:]).float()
+    planes = tensor.detach().reshape(-1, *shape[-3:]).float().contiguous()  # so that strides change no result
     if dtype == torch.uint8:
         planes = planes / 255
     else:

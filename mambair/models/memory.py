@@ -30,9 +30,10 @@ DEFAULT_WIDTH = 360
 MIN_TILE = 32
 TILE_STEP = 8
 
-_CGROUP_FILES = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+# Of a container, versions 2 and 1: its limit, what it uses, and how much of that is file cache, freed when needed.
+_CGROUP_FOLDERS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
@@ -71,11 +72,18 @@ def free_memory(device: torch.device) -> int:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + cached
     free = psutil.virtual_memory().available
-    for limit_file, usage_file in _CGROUP_FILES:
-        limit = Path(limit_file)
-        if limit.is_file() and limit.read_text().strip().isdigit():
-            free = min(free, int(limit.read_text()) - int(Path(usage_file).read_text()))
-    return max(free, 0)
+    for folder, limit, usage, cache in _CGROUP_FOLDERS:
+        free = min(free, _free_in_container(folder, limit, usage, cache))
+    return max(int(free), 0)
+
+
+def _free_in_container(folder: Path, limit: str, usage: str, cache: str) -> float:
+    """Bytes left below a container's limit; infinity where there is none."""
+    if not (folder / limit).is_file() or not (folder / limit).read_text().strip().isdigit():
+        return math.inf
+    statistics = dict(line.split(maxsplit=1) for line in (folder / "memory.stat").read_text().splitlines())
+    used = int((folder / usage).read_text()) - int(statistics.get(cache, 0))
+    return int((folder / limit).read_text()) - used
 
 
 class TilePlan:

@@ -20,6 +20,8 @@ class PublishedWeights:
     """The file's id on Google Drive, as linked from the project's page."""
     file_name: str
     """Name under which `mambair weights get` keeps it."""
+    purpose: tuple[str, int | None]
+    """(sr, denoise or jpeg; sigma or quality, None where that says nothing): what --task and --noise ask for."""
     sha256: str | None = None
     """None: the project publishes no checksums."""
 
@@ -31,15 +33,18 @@ class PublishedWeights:
 
 def _sr(scale: int, figures: str, drive_id: str, light: bool = False) -> PublishedWeights:
     name = f"{'lightSR' if light else 'SR'}_x{scale}.pth"
-    return PublishedWeights("lightweight SR" if light else "classic SR", scale, figures, drive_id, name)
+    task = "lightweight SR" if light else "classic SR"
+    return PublishedWeights(task, scale, figures, drive_id, name, ("sr", None))
 
 
 def _denoising(sigma: int, figures: str, drive_id: str) -> PublishedWeights:
-    return PublishedWeights(f"colour denoising, sigma {sigma}", 1, figures, drive_id, f"ColorDN_{sigma}.pth")
+    task, name = f"colour denoising, sigma {sigma}", f"ColorDN_{sigma}.pth"
+    return PublishedWeights(task, 1, figures, drive_id, name, ("denoise", sigma))
 
 
 def _jpeg(quality: int, figures: str, drive_id: str) -> PublishedWeights:
-    return PublishedWeights(f"JPEG artifacts, quality {quality} (gray)", 1, figures, drive_id, f"CAR_q{quality}.pth")
+    task, name = f"JPEG artifacts, quality {quality} (gray)", f"CAR_q{quality}.pth"
+    return PublishedWeights(task, 1, figures, drive_id, name, ("jpeg", quality))
 
 
 # Figures: the paper's Tables 3 to 6; those of JPEG artifact removal are in no table of the paper itself.
@@ -51,13 +56,18 @@ PUBLISHED: dict[str, PublishedWeights] = {
     "lightSR_x3": _sr(3, "Set5 34.72/0.9296, Urban100 29.00/0.8689", "1JoC3fwah5Xo0Z1s8DnmXQlsctKQjs1Hx", light=True),
     "lightSR_x4": _sr(4, "Set5 32.51/0.8993, Urban100 26.75/0.8051", "1jIz579k_16569HFVF-76KgqAbJaJoDgF", light=True),
     "RealSR_x4": PublishedWeights(
-        "real-world SR", 4, "no ground truth", "16BBSRz1HellkTgypu4wu3CHA20CLgpSY", "RealSR_x4.pth"
+        "real-world SR", 4, "no ground truth", "16BBSRz1HellkTgypu4wu3CHA20CLgpSY", "RealSR_x4.pth", ("sr", None)
     ),
     "ColorDN_15": _denoising(15, "Urban100 35.37, McMaster 35.70", "1w5Y502iKSkqhP-OpleppPmk6PAnvWPdr"),
     "ColorDN_25": _denoising(25, "Urban100 33.21, McMaster 33.43", "1qSPy6B7Jvi7PDHM1fl8Q88kn7ckwtusK"),
     "ColorDN_50": _denoising(50, "Urban100 30.30, McMaster 30.35", "1O2o9xPruX8MtUL4qmuxV4Vfsef8L_jLM"),
     "RealDN": PublishedWeights(
-        "real denoising", 1, "SIDD 39.89/0.960, DND 40.04/0.956", "1iMcapgaT7VPfR2UFYy21KbX3rUHFJCU8", "RealDN.pth"
+        "real denoising",
+        1,
+        "SIDD 39.89/0.960, DND 40.04/0.956",
+        "1iMcapgaT7VPfR2UFYy21KbX3rUHFJCU8",
+        "RealDN.pth",
+        ("denoise", None),
     ),
     "CAR_q10": _jpeg(10, "page: Classic5 30.27/0.8256", "1kncutEIAq9MvD8w6If6VZD7hkRkRcXWr"),
     "CAR_q30": _jpeg(30, "page: Classic5 33.74/0.8965", "1hIIJQR59XmizMapxLOWtihhF3R7prYu3"),

@@ -72,7 +72,7 @@ class Restorer:
         self._autocast = autocast_dtype(amp, device)
         self._tile, self._overlap, self._ensemble, self._batch = tile, overlap, ensemble, batch
         self._forward = GraphedForward(self.network) if compile else self.network
-        if compile:
+        if compile:  # in place; MambaIR's networks compile one block for all, which takes seconds, not minutes
             self.network.compile()
         self._plan = TilePlan(self._run, network, device)
 
@@ -146,8 +146,9 @@ class Restorer:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            how = "whole" if self._tile is None else f"with tile {self._tile}"
             raise UserError(
-                f"not enough memory for {lq.shape[3]}x{lq.shape[2]} pixels with tile {self._tile} on {self.device}; "
+                f"not enough memory for {lq.shape[3]}x{lq.shape[2]} pixels {how} on {self.device}; "
                 "use tile 'auto' or a smaller number"
             ) from error
 
@@ -172,7 +173,7 @@ class Restorer:
         """The network on its device, in its precision; float32 results."""
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
             try:
-                return self._forward(lq.to(self.device)).float()
+                return self.network(lq.to(self.device)).float()
             except torch._dynamo.exc.TorchDynamoException as error:
                 raise UserError(f"torch.compile failed ({str(error).splitlines()[0]}); run without it") from error
 
@@ -239,11 +240,11 @@ def load_model(
     Args:
         weights: a .pth or .safetensors file; `hf://owner/repo/file` on the Hugging Face Hub, which may end in
             `@revision` and `#sha256=...`; the name of a published file that `mambair weights get` has fetched;
-            None for the weights that come with the package.
+            None for weights that are on this computer: those that come with the package, or were fetched before.
         device: auto, cpu, cuda, cuda:N or mps.
         amp, compile, tile, overlap, ensemble, batch: see `Restorer`.
-        task, noise: sr, denoise or jpeg, and the noise level (sigma) or JPEG quality: which of the weights that come
-            with the package, if `weights` is None; otherwise checked as far as the file tells.
+        task, noise: sr, denoise or jpeg, and the noise level (sigma) or JPEG quality: which of these weights, if
+            `weights` is None; otherwise checked as far as the file tells.
 
     Raises:
         UserError: no such file, a file of another kind, a device that is not there.

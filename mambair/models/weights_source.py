@@ -48,10 +48,12 @@ def sha256_of(path: Path) -> str:
 def find_weights(weights: str | Path | None, *, task: str | None = None, noise: int | None = None) -> Path:
     """The local file behind what a user calls weights; see `mambair.load_model`. Downloads hf:// addresses.
 
-    `task` and `noise` choose among the weights that come with the package, if `weights` is None.
+    `task` and `noise` choose among the weights that are here, if `weights` is None.
     """
     if weights is None:
-        return shipped_weights(task, noise)
+        return weights_at_hand(task, noise)
+    if not isinstance(weights, (str, os.PathLike)):
+        raise UserError(f"weights: expected a file, a name or an hf:// address, got a {type(weights).__name__}")
     if str(weights).startswith(HUB_SCHEME):
         return download_from_hub(str(weights))
     path = Path(weights)
@@ -69,7 +71,10 @@ def find_weights(weights: str | Path | None, *, task: str | None = None, noise: 
 
 
 def read_purpose(path: Path) -> tuple[str | None, int | None]:
-    """(task, noise) that a safetensors file states in its metadata, each None where it states none."""
+    """(task, noise) of a published file in the cache, or that a safetensors file states; each None if unknown."""
+    for published in PUBLISHED.values():
+        if path == cache_folder() / published.file_name:
+            return published.purpose
     if path.suffix != ".safetensors":
         return None, None
     try:
@@ -102,20 +107,32 @@ def check_purpose(path: Path, scale: int, task: str | None, noise: int | None) -
         )
 
 
-def shipped_weights(task: str | None, noise: int | None) -> Path:
-    """The weights in the package for a task (default sr) and a noise level or JPEG quality (default: any).
+def weights_at_hand(task: str | None, noise: int | None) -> Path:
+    """The weights for a task (default sr) and a noise level or JPEG quality (default: any) that are on this computer.
 
-    Raises UserError, saying what to pass instead, where the package has none for them.
+    Those in the package come first, then the published file to suggest, then other published ones in the cache.
+    Raises UserError, saying what to do, where there are none.
     """
-    purposes = {path: read_purpose(path) for path in sorted(SHIPPED_FOLDER.glob("*.safetensors"))}
-    for path, (shipped_task, shipped_noise) in purposes.items():
-        if shipped_task == (task or "sr") and noise in (None, shipped_noise):
-            return path
+    name = published_name(task or "sr", noise)
+    names = [name] if name else []
+    cached = [cache_folder() / PUBLISHED[each].file_name for each in dict.fromkeys([*names, *PUBLISHED])]
+    for path in [*sorted(SHIPPED_FOLDER.glob("*.safetensors")), *cached]:
+        if path.is_file():
+            found_task, found_noise = read_purpose(path)
+            if found_task == (task or "sr") and noise in (None, found_noise):
+                return path
     wanted = f"for --task {task or 'sr'}" + (f" --noise {noise}" if noise is not None else "")
+    fetch = f"fetch published ones with `mambair weights get {name}`, or " if name else ""
     raise UserError(
-        f"no weights {wanted} come with this installation; pass --weights FILE (.pth or .safetensors). "
-        "`mambair weights list` shows the published files and where to get them"
+        f"no weights {wanted} are on this computer; {fetch}pass --weights FILE (.pth or .safetensors) of your own. "
+        "`mambair weights list` shows all published ones"
     )
+
+
+def published_name(task: str, noise: int | None) -> str | None:
+    """The published weights to suggest for a task and a noise level or JPEG quality; None if there are none."""
+    name = {"sr": "lightSR_x2", "denoise": f"ColorDN_{noise or 25}", "jpeg": f"CAR_q{noise or 40}"}.get(task)
+    return name if name in PUBLISHED else None
 
 
 def download_from_hub(address: str) -> Path:

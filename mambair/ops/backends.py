@@ -117,7 +117,6 @@ def _resolve_name(operator: str, backend: str, device: torch.device, dtype: torc
 FUNCTIONS: dict[str, Callable] = {}
 
 
-@torch.compiler.assume_constant_result
 def find_backend(operator: str, backend: str, device_type: str, device_index: int | None, dtype: torch.dtype) -> str:
     """Key in FUNCTIONS of `backend` (or of what "auto" chooses) for tensors of this device and type.
 
@@ -129,3 +128,7 @@ def find_backend(operator: str, backend: str, device_type: str, device_index: in
     key = f"{operator}_{name}"
     FUNCTIONS[key] = getattr(_load(operator, name), key)
     return key
+
+
+# What torch.compiler.assume_constant_result does; that also imports the whole compiler, 1.5 s at every start.
+find_backend._dynamo_marked_constant = True

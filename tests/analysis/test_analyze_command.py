@@ -27,7 +27,12 @@ QUICK = ("--count", "2", "--size", "16", "--device", "cpu")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.pth"
     torch.manual_seed(0)
-    torch.save({"params": build_network(TINY).state_dict()}, path)
+    state = build_network(TINY).state_dict()
+    torch.save({"params": state}, path.with_name("untrained.pth"))
+    for key in state:
+        if key.endswith("Ds"):
+            state[key] += 0.1  # as training leaves them: not at their initial values
+    torch.save({"params": state}, path)
     return path
 
 
@@ -75,6 +80,12 @@ def test_figures_and_numbers(kind: str, weights: Path, options: Path, tmp_path: 
         assert numbers["tiny"]["channels"] == 12
     with Image.open(figure) as image:
         assert len(np.unique(np.asarray(image))) > 10
+
+
+def test_a_file_of_untrained_weights_is_noticed(weights: Path, capsys) -> None:
+    assert main(["erf", "--weights", str(weights.with_name("untrained.pth")), str(weights), *QUICK]) == 0
+    printed = capsys.readouterr().out
+    assert "untrained: these are random weights" in printed and "tiny: these" not in printed
 
 
 def test_other_architectures_are_measured_through_spandrel(tmp_path: Path, capsys) -> None:

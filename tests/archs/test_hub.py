@@ -1,6 +1,8 @@
 import json
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,6 +24,43 @@ def test_save_and_load_a_folder(tmp_path):
     x = torch.rand(1, 3, 5, 4)
     assert torch.equal(loaded(x), network.eval()(x))
     assert load_network(tmp_path / "model.safetensors").img_range == 255.0
+
+
+def test_push_to_hub_sends_what_from_pretrained_reads(tmp_path, monkeypatch):
+    hub_mixin = pytest.importorskip("huggingface_hub").hub_mixin
+    calls = []
+
+    class FakeApi:
+        def __init__(self, token=None):
+            assert token == "secret"
+
+        def create_repo(self, repo_id, private=None, exist_ok=False):
+            calls.append((repo_id, private, exist_ok))
+            return SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, *, repo_id, folder_path, commit_message, **rest):
+            shutil.copytree(folder_path, tmp_path / "uploaded")
+            return f"{repo_id}: {commit_message}"
+
+    monkeypatch.setattr(hub_mixin, "HfApi", FakeApi)
+    network = MambaIR(**SMALL)
+    sent = network.push_to_hub("me/light", private=True, token="secret", commit_message="first")
+    assert sent == "me/light: first" and calls == [("me/light", True, True)]
+    assert {path.name for path in (tmp_path / "uploaded").iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    }
+    card = (tmp_path / "uploaded" / "README.md").read_text()
+    assert "library_name: mambair" in card and "pipeline_tag: image-to-image" in card
+    x = torch.rand(1, 3, 5, 4)
+    assert torch.equal(MambaIR.from_pretrained(tmp_path / "uploaded")(x), network.eval()(x))
+
+
+def test_files_can_be_read_by_everyone_the_umask_allows(tmp_path):
+    MambaIR(**SMALL)._save_pretrained(tmp_path)
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_weights_that_do_not_fit_are_refused(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mambair.commands.demo import build_page, cached_model, offered_weights, restore_file
+from mambair.commands.demo import build_page, cached_model, offered_weights, restore_file, shown_names
 from mambair.errors import UserError
 from mambair.imaging.photo import Photo, read_photo, write_photo
 
@@ -100,8 +100,11 @@ def deep_photo(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_restored_with_its_depth_and_shown_at_the_result_s_size(deep_photo, tmp_path, x2_weights) -> None:
-    before, after, target = restore_file(str(deep_photo), cached_model(str(x2_weights), "cpu", False), tmp_path / "out")
+    before, after, target, done = restore_file(
+        str(deep_photo), cached_model(str(x2_weights), "cpu", False), tmp_path / "out"
+    )
     assert before.size == after.size == (60, 40) and before.mode == after.mode == "RGBA"
+    assert done.startswith("30 x 20 to 60 x 40 pixels, in ") and done.endswith("s on cpu")
     pixels = read_photo(target).pixels
     assert pixels.shape == (40, 60, 4) and pixels.dtype == np.uint16
 
@@ -110,7 +113,13 @@ def test_weights_on_offer(own_cache: Path, x2_weights: Path) -> None:
     with pytest.raises(UserError, match="--weights"):
         offered_weights([])
     (own_cache / "SR_x2.pth").touch()
-    assert offered_weights([str(x2_weights)]) == [str(x2_weights), str(own_cache / "SR_x2.pth")]
+    offered = offered_weights([str(x2_weights), "SR_x2"])
+    assert offered == [str(x2_weights), str(own_cache / "SR_x2.pth")]
+    assert shown_names([*offered, "elsewhere/SR_x2.pth"]) == [
+        ("light_x2", offered[0]), (offered[1], offered[1]), ("elsewhere/SR_x2.pth", "elsewhere/SR_x2.pth"),
+    ]  # fmt: skip
+    with pytest.raises(UserError, match=r"gone\.pth"):
+        offered_weights(["gone.pth"])
 
 
 def test_the_page_in_a_browser(browser: Browser, deep_photo: Path, tmp_path: Path, x2_weights: Path) -> None:
@@ -119,13 +128,14 @@ def test_the_page_in_a_browser(browser: Browser, deep_photo: Path, tmp_path: Pat
     page.launch(prevent_thread_lock=True, quiet=True, share=False)
     try:
         browser.send("Page.navigate", url=page.local_url)
-        assert browser.wait_for("document.querySelector('#weights input')?.value") == str(x2_weights)
+        assert browser.wait_for("document.querySelector('#weights input')?.value") == "light_x2"
         browser.wait_for("document.querySelector('#source input[type=file]') !== null")
         browser.upload("#source input[type=file]", deep_photo)
         browser.wait_for("document.querySelector('#source img') !== null")
         browser.value_of("document.querySelector('#restore').click()")
         shown = "[...document.querySelectorAll('#result img')].filter(img => img.naturalWidth == 60).length"
         assert browser.wait_for(f"{shown} >= 2")
+        assert "30 x 20 to 60 x 40 pixels" in browser.wait_for("document.querySelector('#done')?.innerText")
         assert "photo_restored" in browser.wait_for("document.querySelector('#download a')?.href")
     finally:
         page.close()

@@ -74,6 +74,12 @@ def test_the_command_takes_videos_among_photos(clip: Path, tmp_path: Path, x2_we
     assert [path.name for path in out.iterdir()] == ["clip.mp4"]
 
 
+def test_sound_that_the_container_cannot_hold_is_a_message(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"clip\.mp4: its sound \(aac\) .* write \.mkv"):
+        restore_video(clip, tmp_path / "out.webm", enlarge, 1, lambda *_: None)
+    assert not (tmp_path / "out.webm").exists()
+
+
 def test_what_is_no_video_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video")
     with pytest.raises(UserError, match=r"text\.mp4"):

@@ -12,7 +12,7 @@ from mambair.imaging.photo import Photo, write_photo
 from mambair.models import weights_source
 from mambair.models.published_weights import PUBLISHED
 from mambair.models.restorer import load_model
-from mambair.models.weights_source import find_weights, read_purpose, sha256_of, shipped_weights
+from mambair.models.weights_source import find_weights, read_purpose, sha256_of, weights_at_hand
 
 COMMIT = "0123456789012345678901234567890123456789"
 
@@ -60,6 +60,8 @@ def test_names_of_published_files_lead_into_the_cache(own_cache: Path, x2_weight
         find_weights("SR_x4")
     with pytest.raises(UserError, match="folder"):
         find_weights(own_cache)
+    with pytest.raises(UserError, match="got a int"):
+        find_weights(3)
 
 
 def test_weights_in_the_package_are_chosen_by_their_purpose(
@@ -67,8 +69,12 @@ def test_weights_in_the_package_are_chosen_by_their_purpose(
 ) -> None:
     shipped = tmp_path / "shipped"
     monkeypatch.setattr(weights_source, "SHIPPED_FOLDER", shipped)
-    with pytest.raises(UserError, match="no weights for --task sr come with"):
-        shipped_weights(None, None)
+    with pytest.raises(UserError, match=r"no weights for --task sr are on .* weights get lightSR_x2`, or pass"):
+        weights_at_hand(None, None)
+    with pytest.raises(UserError, match="weights get ColorDN_50`"):
+        weights_at_hand("denoise", 50)
+    with pytest.raises(UserError, match="this computer; pass --weights FILE"):
+        weights_at_hand("denoise", 77)
     shipped.mkdir()
     assert (
         main(["convert", str(gray_weights), "-o", str(shipped / "a.safetensors"), "--task", "jpeg", "--noise", "40"])
@@ -76,9 +82,24 @@ def test_weights_in_the_package_are_chosen_by_their_purpose(
     )
     assert main(["convert", str(x2_weights), "-o", str(shipped / "b.safetensors"), "--task", "sr"]) == 0
     assert load_model(device="cpu").scale == 2
-    assert shipped_weights("jpeg", None) == shipped_weights("jpeg", 40) == shipped / "a.safetensors"
+    assert weights_at_hand("jpeg", None) == weights_at_hand("jpeg", 40) == shipped / "a.safetensors"
     with pytest.raises(UserError, match="--task jpeg --noise 10"):
-        shipped_weights("jpeg", 10)
+        weights_at_hand("jpeg", 10)
+
+
+def test_fetched_weights_are_found_by_their_purpose(own_cache: Path, x2_weights: Path, gray_weights: Path) -> None:
+    for name, weights in {"SR_x4": x2_weights, "ColorDN_15": gray_weights, "CAR_q10": gray_weights}.items():
+        (own_cache / f"{name}.pth").write_bytes(weights.read_bytes())
+    assert weights_at_hand(None, None) == own_cache / "SR_x4.pth"
+    (own_cache / "lightSR_x2.pth").write_bytes(x2_weights.read_bytes())
+    assert weights_at_hand(None, None) == weights_at_hand("sr", None) == own_cache / "lightSR_x2.pth"
+    assert weights_at_hand("denoise", None) == weights_at_hand("denoise", 15) == own_cache / "ColorDN_15.pth"
+    assert weights_at_hand("jpeg", 10) == own_cache / "CAR_q10.pth"
+    with pytest.raises(UserError, match="weights get CAR_q40"):
+        weights_at_hand("jpeg", 40)
+    assert load_model(device="cpu", task="jpeg").in_channels == 1
+    with pytest.raises(UserError, match="state noise 15, not 25"):
+        load_model("ColorDN_15", device="cpu", noise=25)
 
 
 def test_conversion_keeps_values_hyperparameters_and_purpose(tmp_path: Path, x2_weights: Path, capsys) -> None:

@@ -1,0 +1,197 @@
+"""The commands of the pages below docs/.
+
+Those on restoring, weights and analyses are run. Of the others, whose data take days or terabytes, the files that they
+name exist and the commands take their arguments.
+"""
+
+import argparse
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mambair import cli
+from mambair.commands import analyze, restore_command, weights
+from mambair.commands.test_command import build_parser as build_test_parser
+from mambair.data_tools import command as data_command
+from mambair.models.published_weights import PUBLISHED
+from mambair.options import parse_run_arguments, parse_test_options, parse_train_options
+from tests.commands.documented import (
+    PROJECT,
+    Recipe,
+    blocks,
+    build_world,
+    check_outcome,
+    commands,
+    run_python,
+    try_recipe,
+)
+from tests.fake_hub import serve
+
+DOCS = PROJECT / "docs"
+RUN = ("restore.md", "weights.md", "analysis.md")
+READ = ("tasks.md", "performance.md", "../datasets/README.md")
+
+RECIPES = {
+    "mambair restore photo.jpg -o restored --weights my_network.pth": Recipe(("restored/photo.jpg",)),
+    "mambair restore photos/ -o out --weights my_network.pth": Recipe(("out/a.png", "out/sub/b.png"), "restored 2 in"),
+    'mambair restore "scans/**/*.tif" -o out --weights my_network.pth': Recipe(("out/1/page.tif",)),
+    'find . -name "*.png" -print0 | mambair restore - -o out --weights my_network.pth': Recipe(("out/photo.png",)),
+    "mambair restore clip.mp4 -o out --weights my_network.pth --batch 8": Recipe(("out/clip.mp4",)),
+    "python scripts/tile_error.py --weights my_network.pth photos/*.png --tiles 64 128 --overlaps 8 16 32": Recipe(
+        prints="published"
+    ),
+    "mambair doctor": Recipe(prints="everything that is installed works"),
+    "mambair weights list": Recipe(prints="lightSR_x2"),
+    "mambair weights get lightSR_x2 ColorDN_25": Recipe(prints="already in"),
+    "mambair restore photo.png -o restored --weights lightSR_x2": Recipe(("restored/photo.png",)),
+    "mambair weights convert denoiser.pth -o denoiser.safetensors --task denoise --noise 25": Recipe(
+        ("denoiser.safetensors",), "SHA-256"
+    ),
+    "mambair weights convert my_network.pth -o my_network_half.safetensors --half": Recipe(
+        ("my_network_half.safetensors",), "SHA-256"
+    ),
+    "mambair restore photo.png -o restored --weights hf://owner/repo/model.safetensors": Recipe(
+        ("restored/photo.png",)
+    ),
+    "mambair analyze complexity": Recipe(prints="198.1G"),
+    "mambair analyze complexity -opt options/train/SR_x2.yml --output-size 1280x720": Recipe(prints="SR_x2"),
+    "mambair analyze complexity --plot cost.png": Recipe(("cost.png",)),
+    "mambair analyze erf --weights lightSR_x2.pth swinir_light_x2.pth -o erf.png": Recipe(("erf.png", "erf.json")),
+    "mambair analyze activation --weights with_ca.pth without_ca.pth -o activation.png": Recipe(
+        ("activation.png", "activation.json")
+    ),
+}
+DEMO = "mambair demo --weights my_network.pth"  # run by test_readme.py
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    folder = tmp_path / "world"
+    folder.mkdir()
+    build_world(folder)
+    return folder
+
+
+def needs_extra(command: str) -> None:
+    """Skip where an optional package that the command needs is missing."""
+    for sign, package in {
+        ".mp4": "av",
+        ".png --plot": "matplotlib",
+        "swinir": "spandrel",
+        "hf://": "huggingface_hub",
+    }.items():
+        if sign in command:
+            pytest.importorskip(package)
+    if command.startswith("mambair analyze"):
+        pytest.importorskip("matplotlib")
+
+
+def write_clip(path: Path) -> None:
+    """A video of three frames."""
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as writer:
+        stream = writer.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(np.full((24, 32, 3), 60 * index, np.uint8), format="rgb24")
+            writer.mux(stream.encode(frame))
+        writer.mux(stream.encode(None))
+
+
+def write_swinir(path: Path) -> None:
+    """Weights of another family."""
+    from spandrel.architectures.SwinIR import SwinIR
+
+    size = {"img_size": 16, "window_size": 8, "depths": [2], "embed_dim": 12, "num_heads": [2]}
+    torch.save({"params": SwinIR(**size, upscale=2, upsampler="pixelshuffledirect").state_dict()}, path)
+
+
+def test_every_command_is_tried_here() -> None:
+    found = {command for page in RUN for command in commands(DOCS / page)}
+    assert found - {DEMO} - RECIPES.keys() == set(), "commands in docs/ that no test runs"
+    assert RECIPES.keys() - found == set(), "recipes of commands that are in no page"
+
+
+@pytest.mark.parametrize("command", RECIPES, ids=lambda command: re.sub(r"\W+", "-", command))
+def test_command(command: str, world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    needs_extra(command)
+    if "clip.mp4" in command:
+        write_clip(world / "clip.mp4")
+    if "swinir" in command:
+        write_swinir(world / "swinir_light_x2.pth")
+    if "hf://" in command:
+        with serve() as (hub, address):
+            hub.files["model.safetensors"] = converted(world)
+            try_recipe(command, RECIPES[command], world, HF_ENDPOINT=address, HF_HOME=str(world / "hub"))
+        assert hub.downloads == ["model.safetensors"]
+    elif command.startswith("mambair "):  # in this process, which spares the start of another; the README's are started
+        monkeypatch.chdir(world)
+        monkeypatch.setenv("MAMBAIR_CACHE", str(world / "cache"))
+        assert cli.main(shlex.split(command)[1:]) == 0
+        check_outcome(command, RECIPES[command], world, capsys.readouterr().out)
+    else:
+        try_recipe(command, RECIPES[command], world)
+
+
+def converted(world: Path) -> bytes:
+    """The world's network as safetensors."""
+    target = world / "model.safetensors"
+    assert weights.main(["convert", str(world / "my_network.pth"), "-o", str(target)]) == 0
+    return target.read_bytes()
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_python_blocks(page: str, world: Path) -> None:
+    codes = [block.text for block in blocks(DOCS / page) if block.language == "python"]
+    if page == "weights.md":
+        pytest.importorskip("huggingface_hub")
+        pytest.importorskip("spandrel")
+    if codes:
+        run_python("import numpy as np\nimage = np.zeros((6, 9, 3), np.uint8)\n" + "\n".join(codes), world)
+
+
+def test_the_table_of_weights_is_the_list() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| x(\d) \| (.*?) \| (.*?) \|$", (DOCS / "weights.md").read_text(), re.M)
+    assert rows == [
+        (name, entry.task, str(entry.scale), entry.figures, entry.sha256 or "unknown")
+        for name, entry in PUBLISHED.items()
+    ]
+
+
+def accepted(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """What a parser makes of documented arguments."""
+    try:
+        return parser.parse_args(arguments)
+    except SystemExit:
+        pytest.fail(f"{parser.prog} does not take {' '.join(arguments)}")
+
+
+def read_commands() -> Iterator[str]:
+    for page in READ:
+        yield from commands(DOCS / page)
+
+
+@pytest.mark.parametrize("command", sorted(set(read_commands())), ids=lambda command: re.sub(r"\W+", "-", command))
+def test_the_other_pages_name_what_exists(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    program, *arguments = shlex.split(command)
+    name = arguments.pop(0)
+    if program == "python" and name.startswith("scripts/"):
+        assert (PROJECT / name).is_file()
+    elif (program, name) in (("python", "mambair/train.py"), ("mambair", "train")):
+        run = parse_run_arguments(arguments, "mambair train", "")
+        parse_train_options(run.opt, force_yml=run.force_yml, debug=run.debug)
+    elif (program, name) in (("python", "mambair/test.py"), ("mambair", "test")):
+        run = accepted(build_test_parser(), arguments)
+        parse_test_options(run.opt, force_yml=run.force_yml, debug=run.debug)
+    elif program == "mambair":
+        parsers = {"data": data_command, "restore": restore_command, "analyze": analyze, "weights": weights}
+        accepted(parsers[name].build_parser(), arguments)
+    else:
+        pytest.fail(f"a kind of command that this test does not know: {command}")
