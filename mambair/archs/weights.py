@@ -17,6 +17,7 @@ from mambair.archs.foreign import foreign_name
 from mambair.archs.spandrel_archs import SpandrelNetwork
 from mambair.archs.state_files import WRAPPERS, read_weights_file, save_state_dict, unwrap
 from mambair.errors import UserError
+from mambair.imaging.headers import printable
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,8 @@ def detect_architecture(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
             return unet_options(state_dict)
     except KeyError as error:
         raise UserError(f"these weights look like MambaIR's, but are not whole: {error.args[0]} is missing") from None
+    except (ArithmeticError, ValueError, IndexError):
+        raise UserError("these weights look like MambaIR's, but their shapes fit none; the file is damaged") from None
     name = foreign_name(state_dict)
     if name is None:
         keys = ", ".join(list(state_dict)[:3])
@@ -139,7 +142,7 @@ def _why_not(network: nn.Module, state: Mapping[str, Tensor], misfits: list[str]
             return f" are of {name}, but {where} is {describe(wanted)}; use other weights"
     elif wanted is not None and found != wanted:
         return f" are {describe(found)}, but {where} is {describe(wanted)}: {_remedy(found, wanted, misfits, where)}"
-    listed = ", ".join(misfits[:8]) + (f" and {len(misfits) - 8} more" if len(misfits) > 8 else "")
+    listed = ", ".join(map(printable, misfits[:8])) + (f" and {len(misfits) - 8} more" if len(misfits) > 8 else "")
     return (
         f" do not fit {where} ({type(network).__name__}); these keys are missing, extra or of another shape: {listed}"
     )

@@ -28,6 +28,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield temporary
         _flush_to_disk(temporary, os.O_RDWR)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # not the temporary file's, which nobody knows, or none at all
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     if os.name == "posix":  # Windows cannot open folders
