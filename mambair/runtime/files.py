@@ -46,8 +46,8 @@ def _flush_to_disk(path: Path, flags: int) -> None:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Delete the temporary files that killed processes left in `folder` (not below it); returns their paths."""
-    leftovers = sorted(folder.glob(f"{TEMPORARY_PREFIX}*"))
+    """Delete the temporary files that killed processes left in `folder` and below it; returns their paths."""
+    leftovers = sorted(path for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if path.is_file())
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return leftovers
