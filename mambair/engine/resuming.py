@@ -125,6 +125,8 @@ def go_on_from(start: Start, model: TrainableModel, stepper: Stepper, group: Pro
     load_networks(model, CheckpointFolders.of_state(start.path), start.iteration)
     try:
         load_optimizers(model, state, start.path)
+        for optimizer in model.optimizers.values():
+            optimizer.set_iteration(max(start.iteration - 1, 0))  # the rate that the state was saved with
         if stepper.scaler.is_enabled() and state.get("scaler"):
             stepper.scaler.load_state_dict(state["scaler"])
         stepper.skipped_in_a_row = state.get("skipped_in_a_row", 0)

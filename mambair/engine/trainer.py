@@ -104,9 +104,10 @@ class Trainer:
         """
         with StopRequest() as stop, self.progress:
             # A run may go on with an option file that has no validation any more.
-            pending = self.position.validation_pending and self.validation is not None
-            if pending and not self._validate(stop):
-                return self._stopped(stop)
+            if self.position.validation_pending and self.validation is not None:
+                if not self._validate(stop):
+                    return self._stopped(stop)
+                self._save()  # what the checkpoint that the run goes on from is short of
             while self.position.iteration < self.schedule.total_iter:
                 result = self._iterate(stop)
                 if not self._save_and_validate(result.stop, stop):
