@@ -12,7 +12,6 @@ All of them are readable by torch.load(weights_only=True).
 import hashlib
 import io
 import logging
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +41,6 @@ BEST = "best"
 
 LATEST = "latest"
 """The label under which a finished run's weights are found whatever its length, as BasicSR writes them."""
-
-READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -134,56 +131,6 @@ def prune(folders: CheckpointFolders, networks: Iterable[str], keep: int | None)
             folders.weights(name, iteration).unlink(missing_ok=True)
 
 
-def newest_complete(folders: CheckpointFolders, networks: Iterable[str]) -> Path | None:
-    """The state file of the newest checkpoint of which no part is missing or damaged; None if there is none.
-
-    Every newer one that is passed over is logged with what is wrong with it.
-    """
-    for iteration in folders.iterations():
-        problem = find_damage(folders, iteration, networks)
-        if problem is None:
-            return folders.state(iteration)
-        logger.warning("checkpoint %d is not complete and passed over: %s", iteration, problem)
-    return None
-
-
-def find_damage(folders: CheckpointFolders, iteration: int, networks: Iterable[str]) -> str | None:
-    """What is wrong with a checkpoint, None if nothing is.
-
-    Without a list of checksums (BasicSR writes none) all files must be readable.
-    """
-    checksums = folders.checksums(iteration)
-    try:
-        if checksums.is_file():
-            return find_mismatch(checksums)
-        for name in networks:
-            read_weights_file(folders.weights(name, iteration))
-        read_state(folders.state(iteration))
-    except UserError as error:
-        return str(error)
-    except OSError as error:  # a failing disk
-        return f"{error.filename or 'one of its files'} cannot be read ({error.strerror or error})"
-    return None
-
-
-def find_mismatch(checksums: Path) -> str | None:
-    """The first file of a list of checksums that is missing or differs, None if all are as they were written.
-
-    Raises OSError where a file is there and cannot be read.
-    """
-    lines = checksums.read_text(encoding="utf-8", errors="replace").splitlines()
-    for line in lines:
-        expected, _, name = line.partition("  ")
-        path = Path(os.path.normpath(checksums.parent / name))
-        if not name:
-            return f"{checksums} is damaged"
-        if not path.is_file():
-            return f"{path} is missing"
-        if sha256(path) != expected:
-            return f"{path} is damaged (its checksum differs)"
-    return None if lines else f"{checksums} is empty"
-
-
 def read_state(path: Path) -> dict[str, Any]:
     """A training state, ours or BasicSR's, as {"iter": ..., "optimizers": [...], ...} with tensors on the CPU.
 
@@ -248,15 +195,6 @@ def load_optimizers(model: TrainableModel, state: Mapping[str, Any], path: Path)
 def to_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A copy of a state dict on the CPU, for machines without the GPU it was trained on."""
     return {key: value.detach().cpu() for key, value in state.items()}
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file, as `sha256sum` prints it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def from_states(path: Path) -> str:

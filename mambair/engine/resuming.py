@@ -8,14 +8,13 @@ from typing import Any
 
 from mambair.engine.checkpoints import (
     CheckpointFolders,
-    find_damage,
     load_networks,
     load_optimizers,
-    newest_complete,
     read_state,
 )
 from mambair.engine.stepper import Stepper
 from mambair.engine.trainer import Position
+from mambair.engine.whole_checkpoints import find_damage, newest_complete
 from mambair.errors import UserError
 from mambair.models.base_model import TrainableModel
 from mambair.options import TrainOptions
@@ -56,20 +55,20 @@ def find_start(options: TrainOptions, auto_resume: bool) -> Start:
 
     Raises UserError for a state that cannot be read.
     """
-    path = options.path.resume_state
     networks = ["net_g"] if options.network_d is None else ["net_g", "net_d"]
+    newest = None
     if auto_resume:
-        newest = None
         if is_main_process():
             folder = experiment_folder(options)
             newest = newest_complete(CheckpointFolders(folder / "models", folder / "training_states"), networks)
-        path = broadcast_object(newest) or path
-        if path is None:
-            logger.info("--auto_resume: there is no complete checkpoint; the run begins anew")
+        newest = broadcast_object(newest)
+    path = newest or options.path.resume_state
     if path is None:
+        if auto_resume:
+            logger.info("--auto_resume: there is no complete checkpoint; the run begins anew")
         return Start()
     start = Start(path, read_state(path))
-    if not auto_resume and is_main_process():
+    if newest is None and is_main_process():
         check_whole(start, networks)
     return start
 

@@ -21,7 +21,7 @@ POLL_SECONDS = 1.0
 GRACE_SECONDS = 30.0
 """How long the failing process may clean up before it is ended too."""
 LOST_PEER = (
-    "the connection to another process broke: it was killed (out of memory, perhaps), or its machine or network "
+    "another process does not answer: it was killed (out of memory, perhaps) or hangs, or its machine or network "
     "failed; the launcher's own lines tell which one"
 )
 CONTACT_LOST = {"rank": 0, "code": 1, "message": "contact lost; it was probably killed (out of memory, node failure)"}

@@ -10,7 +10,8 @@ import torch
 
 from mambair.archs import load_network
 from mambair.engine import checkpoints
-from mambair.engine.checkpoints import CheckpointFolders, newest_complete, read_state
+from mambair.engine.checkpoints import CheckpointFolders, read_state
+from mambair.engine.whole_checkpoints import newest_complete
 from mambair.errors import UserError
 from tests.engine.tiny_run import read_weights, same_weights, train
 

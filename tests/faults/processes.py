@@ -13,6 +13,7 @@ from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[2]
 SCRIPT = Path(__file__).with_name("training_process.py")
+WORKER = Path(__file__).with_name("torchrun_worker.py")
 SEED_VARIABLE = "MAMBAIR_FAULT_SEED"
 
 
@@ -57,12 +58,44 @@ class Trainers:
         self._process.stdin.close()
         self._process.wait(timeout=60)
 
-    def train(self, options: Path, *flags: str, processes: int = 1, kill: Mapping[str, Any] | None = None) -> Ended:
-        """Run `mambair train -opt options flags`; `kill`: {"rank": 0, "where": "saving", "at": 12}."""
+    def train(
+        self,
+        options: Path,
+        *flags: str,
+        processes: int = 1,
+        kill: Mapping[str, Any] | None = None,
+        fault: Mapping[str, Any] | None = None,
+    ) -> Ended:
+        """Run `mambair train -opt options flags`.
+
+        `kill`: {"rank": 0, "where": "saving", "at": 12}, as training_process.py counts; `fault`: see happenings.py.
+        """
         log = self.folder / f"{next(self._numbers)}.txt"
-        job = {"arguments": ["-opt", str(options), *flags], "processes": processes, "kill": kill, "log": str(log)}
-        self._process.stdin.write(json.dumps(job) + "\n")
+        job = {"arguments": ["-opt", str(options), *flags], "processes": processes, "log": str(log)}
+        self._process.stdin.write(json.dumps({**job, "kill": kill, "fault": fault}) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
-        output = " ".join(log.read_text(encoding="utf-8", errors="replace").split())
-        return Ended(answer["statuses"], answer["counts"], output)
+        output = log.read_text(encoding="utf-8", errors="replace")
+        return Ended(answer["statuses"], answer["counts"], one_line(output))
+
+
+def one_line(output: str) -> str:
+    """Output as one line, however the terminal broke it."""
+    return " ".join(output.split())
+
+
+def torchrun(
+    options: Path, fault: Mapping[str, Any], *flags: str, restarts: int = 0, timeout: float = 150
+) -> subprocess.CompletedProcess:
+    """Train with two processes that torchrun starts; `fault`: see happenings.py. Errors and output in stdout."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [f"--max-restarts={restarts}", str(WORKER), "-opt", str(options), "--launcher", "pytorch", *flags]
+    return subprocess.run(
+        command,
+        env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1", "FAULT": json.dumps(dict(fault))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

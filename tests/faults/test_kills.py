@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.engine.tiny_run import HARD, train_options, write_options
-from tests.faults.processes import Ended, Trainers, random_points
+from tests.faults.processes import Ended, Trainers, one_line, random_points, torchrun
 from tests.faults.runs import assert_same_end
 
 LAST = 6
@@ -79,6 +79,17 @@ def test_two_processes_killed_at_random_points(
     options = make_options(tmp_path, **TWO)
     kill_until_it_ends(trainers, options, random_points(), ended.counts, where, kills=1, processes=2)
     assert_same_end(reference, tmp_path, LAST)
+
+
+def test_torchrun_restarts_a_killed_process(together: tuple[Path, Ended], tmp_path: Path) -> None:
+    points = random_points()
+    fault = {"rank": points.randrange(2), "step": points.randint(1, 5), "what": "kill"}
+    print(fault)
+    ended = torchrun(make_options(tmp_path, **TWO), fault, "--auto_resume", restarts=1)
+    assert ended.returncode == 0, ended.stdout
+    assert "another process does not answer: it was killed" in one_line(ended.stdout)
+    assert "exitcode: -9" in ended.stdout
+    assert_same_end(together[0], tmp_path, LAST)
 
 
 def test_killed_while_accumulating(trainers: Trainers, together: tuple[Path, Ended], tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Reads jobs from its standard input and answers each on its standard output, both as lines of JSON:
 
-    {"arguments": [...], "processes": 1, "kill": {"rank": 0, "where": "anywhere", "at": 1234} or null, "log": FILE}
+    {"arguments": [...], "processes": 1, "kill": {"rank": 0, "where": "anywhere", "at": 1234} or null,
+     "fault": as happenings.py has it, or null, "log": FILE}
     {"statuses": [...], "counts": {"anywhere": ..., "saving": ..., "steps": ...}}
 
 Every run is a fork of this process, which has imported everything: that takes half a second where starting Python takes
@@ -24,6 +25,7 @@ import torch
 from mambair.archs import build_network
 from mambair.commands import train_command
 from tests.engine.tiny_run import NETWORK
+from tests.faults.happenings import let_happen
 
 PACKAGE = str(Path(train_command.__file__).parents[1])
 SAVING = (f"{PACKAGE}/engine/checkpoints.py", f"{PACKAGE}/runtime/files.py")
@@ -64,6 +66,8 @@ def run(job: dict[str, Any], rank: int, port: int) -> NoReturn:
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": job["processes"], "MASTER_PORT": port}
         os.environ.update({key: str(value) for key, value in place.items()}, MASTER_ADDR="localhost")
         job["arguments"] += ["--launcher", "pytorch"]
+    if job["fault"]:
+        let_happen(job["fault"], rank)
     kill = job["kill"] if job["kill"] and job["kill"]["rank"] == rank else None
     counter = Counter(kill)
     sys.setprofile(counter)
