@@ -1,6 +1,7 @@
 """A run that stands at iteration 4 of 6, with checkpoints 2 and 4: something is done to it, and nothing may be lost."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,3 +97,15 @@ def copy_scene(source: Path, root: Path, capture: pytest.CaptureFixture) -> Scen
     """A copy to do things to."""
     shutil.copytree(source / "paused", root, dirs_exist_ok=True)
     return Scene(root, source / "whole", capture)
+
+
+def at_step(patch: pytest.MonkeyPatch, iteration: int, action: Callable[[Stepper], None]) -> None:
+    """Do something before the step that follows `iteration` completed ones."""
+    original = Stepper.step
+
+    def step(self, loaded, stop):
+        if loaded.iteration == iteration:
+            action(self)
+        return original(self, loaded, stop)
+
+    patch.setattr(Stepper, "step", step)
