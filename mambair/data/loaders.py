@@ -56,7 +56,7 @@ class TrainLoader:
     """The training steps of one process, from `start_iter` to `total_iter`, loaded ahead by worker processes.
 
     Iterating raises UserError when more than `max_bad_samples` files could not be used (`bad_files` counts them). Use
-    it as a context manager, or call `close`, to end the workers.
+    it as a context manager, which ends the workers and says so where one of them died.
     """
 
     def __init__(
@@ -94,8 +94,14 @@ class TrainLoader:
     def __enter__(self) -> "TrainLoader":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        """End the workers. A UserError takes the place of what torch raises wherever this process is when one dies."""
         self.close()
+        if is_worker_death(error):
+            raise UserError(
+                f"a data loader process died ({error}); if the machine ran out of memory, lower "
+                "datasets.train.num_worker_per_gpu"
+            ) from error
 
     def __iter__(self) -> Iterator[LoadedStep]:
         self._closing.value = False
@@ -117,20 +123,16 @@ class TrainLoader:
         atexit.unregister(self.close)
 
     def _next_batch(self) -> Batch:
-        try:
-            batch = next(self._batches)
-        except RuntimeError as error:
-            # What torch says of a worker that did not end by an exception; those it raises again, with their traceback.
-            if "DataLoader worker" not in str(error) or "Caught" in str(error):
-                raise
-            raise UserError(
-                f"a data loader process died ({error}); if the machine ran out of memory, lower "
-                "datasets.train.num_worker_per_gpu"
-            ) from error
+        batch = next(self._batches)
         if isinstance(batch, LoadingFailed):
             raise UserError(batch.message)
         self.bad_files.add(batch.pop(BAD_SAMPLES))
         return batch
+
+
+def is_worker_death(error: BaseException | None) -> bool:
+    """Whether torch says that a worker ended other than by an exception, which it raises again with its traceback."""
+    return type(error) is RuntimeError and str(error).startswith("DataLoader worker")
 
 
 def _processor_count() -> int:

@@ -204,7 +204,7 @@ def test_an_exception_in_a_worker_comes_with_its_traceback() -> None:
 
 
 def test_a_killed_worker_is_reported_with_a_remedy() -> None:
-    with faulty_loader(kill=True) as loader, pytest.raises(UserError, match=r"loader process died.*num_worker_per_gpu"):
+    with pytest.raises(UserError, match=r"loader process died.*num_worker_per_gpu"), faulty_loader(kill=True) as loader:
         next(iter(loader))
 
 

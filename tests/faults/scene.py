@@ -60,6 +60,10 @@ class Scene:
         captured = self.capture.readouterr()
         return Outcome(code, one_line(captured.out + captured.err))
 
+    def snapshot(self) -> dict[Path, bytes]:
+        """All files of its experiments."""
+        return {path: path.read_bytes() for path in (self.root / "experiments").rglob("*") if path.is_file()}
+
     def assert_nothing_lost(self) -> None:
         """Once all is well again, the run goes on to the end that it would have had."""
         outcome = self.train()
