@@ -154,13 +154,16 @@ class Trainer:
         return True
 
     def _validate(self, stop: StopRequest) -> bool:
-        """Judge the model; returns False if that was interrupted by a request to stop."""
+        """Judge the model, if the images can be read; returns False if that was interrupted by a request to stop."""
         assert self.validation is not None
         with self.progress.paused():
             try:
                 is_best = self.validation.run(self.model, self.position.iteration, self.position.best, stop)
             except Interrupted:
                 return False
+            except UserError as error:  # an image that has gone bad since the start: no reason to end the run
+                logger.error("the validation at iteration %d is left out: %s", self.position.iteration, error)
+                is_best = False
         self.position.validation_pending = False
         if is_best and is_main_process():
             self._write("the best weights", lambda: save_weights(self.checkpoints, self.model, BEST))

@@ -141,6 +141,18 @@ def test_images_that_are_missing_when_a_run_goes_on(scene: Scene) -> None:
     scene.assert_nothing_lost()
 
 
+def test_validation_image_that_goes_bad_leaves_out_the_validation(scene: Scene, monkeypatch: Patch) -> None:
+    with monkeypatch.context() as patch:
+        at_step(patch, 5, lambda stepper: (scene.root / "held_out" / "LR" / "rocketx2.png").unlink())
+        outcome = scene.train()
+    assert outcome.code == 0, outcome.output
+    assert "ERROR the validation at iteration 6 is left out: " in outcome.output
+    assert "rocketx2.png: no such file" in outcome.output
+    assert "Traceback" not in outcome.output
+    weights = [read_weights(root, 6) for root in (scene.reference, scene.root)]
+    assert differences(*weights) == []
+
+
 def mistake() -> None:
     raise ZeroDivisionError("a mistake in a worker")
 

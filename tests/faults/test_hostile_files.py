@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torchvision.models import VGG19_Weights
 
 from mambair.commands.restore_command import main as restore
 from mambair.commands.test_command import main as evaluate
@@ -19,6 +20,7 @@ from mambair.data.lmdb_store import LmdbSource, build_lmdb
 from mambair.data.pairing import pair_images
 from mambair.errors import UserError
 from mambair.imaging.files import read_image, write_image
+from mambair.losses import PerceptualLoss
 from tests.engine.tiny_run import HARD, train_main, train_options, write_options
 from tests.engine.tiny_run import test_options as make_test_options
 from tests.faults.processes import one_line
@@ -104,6 +106,16 @@ def test_code_in_a_state_is_refused(scene: Scene, tmp_path: Path, name: str) -> 
     assert outcome.code == 2
     assert f"error: path.resume_state: {state} is refused, it holds more than tensors (" in outcome.output
     assert not marker.exists()
+
+
+def test_code_in_the_cache_of_downloads_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    name = Path(VGG19_Weights.IMAGENET1K_V1.url).name
+    (tmp_path / "checkpoints" / name).write_bytes(pickles(tmp_path / "it ran")["exec, torch's archive"])
+    with pytest.raises(UserError, match=rf"damaged or foreign file in the place of vgg19's .*; remove {name} there"):
+        PerceptualLoss()
+    assert not (tmp_path / "it ran").exists()
 
 
 @pytest.mark.parametrize(
