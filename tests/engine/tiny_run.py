@@ -128,7 +128,7 @@ def changed(options: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         if value is None:
             block.pop(key, None)
         else:
-            block[key] = value
+            block[key] = copy.deepcopy(value)
     return options
 
 

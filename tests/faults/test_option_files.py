@@ -37,6 +37,12 @@ MISTAKES = [
         "no folder", {"datasets__train__dataroot_gt": "nowhere"}, "datasets.train.dataroot_gt: nowhere: no such folder"
     ),
     Mistake("no weights", {"path__resume_state": "nowhere/4.state", "name": "other"}, "nowhere/4.state does not exist"),
+    Mistake(
+        "negative rate", {"train__optim_g__lr": -1}, "train.optim_g: AdamW cannot be built from these values (Invalid"
+    ),
+    Mistake("no betas", {"train__optim_g__betas": []}, "train.optim_g: AdamW cannot be built from these values"),
+    Mistake("no state", {"network_g__d_state": -1}, "network_g: MambaIR cannot be built from these values"),
+    Mistake("odds above 1", {"network_g__drop_path_rate": 1.5}, "drop_path_rate: 1.5 must lie between 0 and 1"),
     Mistake("another network", {"network_g__embed_dim": 12}, "set network_g.embed_dim: 8"),
     Mistake("more blocks", {"network_g__depths": [2, 2]}, "set network_g.depths: [2]"),
     Mistake("another scale", {"scale": 3}, "network_g.upscale: is 2 but scale is 3; make them equal"),
