@@ -98,10 +98,7 @@ class TrainLoader:
         """End the workers. A UserError takes the place of what torch raises wherever this process is when one dies."""
         self.close()
         if is_worker_death(error):
-            raise UserError(
-                f"a data loader process died ({error}); if the machine ran out of memory, lower "
-                "datasets.train.num_worker_per_gpu"
-            ) from error
+            raise worker_died(error) from error
 
     def __iter__(self) -> Iterator[LoadedStep]:
         self._closing.value = False
@@ -119,11 +116,19 @@ class TrainLoader:
     def close(self) -> None:
         """End the worker processes."""
         self._closing.value = True
+        # At once, not when the last traceback that refers to it is gone: a dead worker that torch still has on its list
+        # raises again at every signal of any child process.
+        shut_down = getattr(self._batches, "_shutdown_workers", None)
         self._batches = None
+        if shut_down is not None:
+            shut_down()
         atexit.unregister(self.close)
 
     def _next_batch(self) -> Batch:
-        batch = next(self._batches)
+        try:
+            batch = next(self._batches)
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while it handed over a batch
+            raise worker_died(error) from error
         if isinstance(batch, LoadingFailed):
             raise UserError(batch.message)
         self.bad_files.add(batch.pop(BAD_SAMPLES))
@@ -133,6 +138,14 @@ class TrainLoader:
 def is_worker_death(error: BaseException | None) -> bool:
     """Whether torch says that a worker ended other than by an exception, which it raises again with its traceback."""
     return type(error) is RuntimeError and str(error).startswith("DataLoader worker")
+
+
+def worker_died(error: BaseException) -> UserError:
+    """What the user is told then."""
+    return UserError(
+        f"a data loader process died ({error}); if the machine ran out of memory, lower "
+        "datasets.train.num_worker_per_gpu"
+    )
 
 
 def _processor_count() -> int:
