@@ -83,7 +83,9 @@ def _meet(group: ProcessGroup, backend: str, timeout: float) -> tuple[dist.Store
         backends = f"cpu:gloo,cuda:{backend}" if torch.cuda.is_available() else "gloo"
         shared = dist.PrefixStore("process_group", store)
         dist.init_process_group(backends, store=shared, rank=rank, world_size=world_size, timeout=limit)
-    except dist.DistError as error:
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
         meeting = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(
             f"--launcher: the {group.world_size} processes did not all meet at {meeting} within {timeout:g} s "
@@ -215,6 +217,6 @@ def shutdown() -> None:
     dist.barrier()
     if _watch is not None:
         _watch.stop()
-        _watch = None
     dist.barrier()  # nobody takes the store down while another still watches it
+    _watch = None
     dist.destroy_process_group()

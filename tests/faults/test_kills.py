@@ -13,7 +13,7 @@ from tests.faults.processes import Ended, Trainers, one_line, random_points, tor
 from tests.faults.runs import assert_same_end
 
 LAST = 6
-TWO = {"num_gpu": "auto", "dist_params": {"timeout": 60}}
+TWO = {"num_gpu": "auto", "dist_params": {"timeout": 20}}
 """Options of runs of two processes; going on with one, they accumulate."""
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="bit-identical on the CPU; num_gpu: auto takes GPUs")
