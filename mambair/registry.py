@@ -104,7 +104,7 @@ class Registry(Generic[T]):
         """Construct the entry that `{'type': name, **keywords}` describes.
 
         `context` are arguments that come from the program (not from the option file), such as
-        the parameters of an optimiser.
+        the parameters of an optimiser. Raises UserError for values that the entry, or what it is built on, refuses.
         """
         where = where or self.kind
         keywords = self.keywords(options, where)
@@ -113,7 +113,13 @@ class Registry(Generic[T]):
             required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
             if required and key not in keywords and key not in context:
                 raise UserError(f"{where}: key '{key}' is missing; {options['type']} needs it")
-        return entry(**keywords, **context)
+        try:
+            return entry(**keywords, **context)
+        except UserError:
+            raise
+        except (ValueError, IndexError, RuntimeError) as error:  # torch's, for a learning rate or a width below zero
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f"{where}: {options['type']} cannot be built from these values ({reason})") from error
 
 
 ARCHS: Registry = Registry("network")

@@ -178,6 +178,8 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, use_checkpoint: bool) -> Tensor
 
 def drop_path_rates(last: float, blocks: int) -> list[float]:
     """Stochastic depth of each of `blocks` RSSBs: from 0 at the first, linearly, to `last` at the last."""
+    if not 0 <= last < 1:
+        raise UserError(f"drop_path_rate: {last} must lie between 0 and 1")
     return [last * index / max(blocks - 1, 1) for index in range(blocks)]
 
 

@@ -3,6 +3,8 @@
 import json
 import pickle
 import re
+import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,49 @@ METADATA_KEY = "mambair"
 """Where save_state_dict puts the network's options: in the .pth's dict, in the .safetensors' metadata."""
 
 _TRUNCATED = "is truncated or damaged; fetch it again"
+
+# What torch's reader raises on damaged bytes, besides its UnpicklingError: it takes them for instructions and follows.
+_DAMAGE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+)
+
+
+class DamagedFileError(ValueError):
+    """A file that torch.load cannot read."""
+
+
+class CodeInFileError(ValueError):
+    """A pickle that asks for more than tensors and plain values; the message is the name of what it asks for."""
+
+
+def load_tensors(path: Path) -> Any:
+    """What torch.load reads, on the CPU, with nothing in the file executed.
+
+    Raises CodeInFileError for files with Python objects in them and DamagedFileError for any that is not whole.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged files: about odd protocols that they seem to be written in
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found is None:
+            raise DamagedFileError("not a whole file") from error
+        raise CodeInFileError(found[1]) from error
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise DamagedFileError(error.strerror) from error
+        raise DamagedFileError(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
 
 
 def read_weights_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -65,30 +110,34 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except SafetensorError:
+        options = json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
+    except (SafetensorError, json.JSONDecodeError, OSError, MemoryError):
         raise UserError(f"weights {path}: the file {_TRUNCATED}") from None
-    options = json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
-    return state, options
+    return state, _checked_options(options, path)
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if found is None:
-            raise UserError(f"weights {path}: the file {_TRUNCATED}") from None
+        content = load_tensors(path)
+    except CodeInFileError as error:
         raise UserError(
-            f"weights {path}: refused, since the file holds Python objects ({found[1]}) that could run code when "
+            f"weights {path}: refused, since the file holds Python objects ({error}) that could run code when "
             "loaded; ask for a file with tensors only, best .safetensors"
         ) from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except DamagedFileError as error:
         if "TorchScript" in str(error):
             raise UserError(f"weights {path}: this is a TorchScript program; a state dict (.pth) is needed") from None
         raise UserError(f"weights {path}: the file {_TRUNCATED}") from None
     if not isinstance(content, Mapping):
         raise UserError(f"weights {path}: the file holds a {type(content).__name__}, not a network's weights")
-    return dict(content), content.get(METADATA_KEY)
+    return dict(content), _checked_options(content.get(METADATA_KEY), path)
+
+
+def _checked_options(options: Any, path: Path) -> dict[str, Any] | None:
+    """The network's options that a file carries, if they can be any."""
+    if options is not None and not (isinstance(options, dict) and isinstance(options.get("type"), str)):
+        raise UserError(f"weights {path}: the file {_TRUNCATED}")
+    return options
 
 
 def unwrap(content: Mapping[str, Any], path: str | Path, param_key: str | None = None) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from mambair.archs.foreign import foreign_name
 from mambair.archs.spandrel_archs import SpandrelNetwork
 from mambair.archs.state_files import WRAPPERS, read_weights_file, save_state_dict, unwrap
 from mambair.errors import UserError
+from mambair.imaging.headers import printable
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ def detect_architecture(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
             return unet_options(state_dict)
     except KeyError as error:
         raise UserError(f"these weights look like MambaIR's, but are not whole: {error.args[0]} is missing") from None
+    except (ArithmeticError, ValueError, IndexError):
+        raise UserError("these weights look like MambaIR's, but their shapes fit none; the file is damaged") from None
     name = foreign_name(state_dict)
     if name is None:
         keys = ", ".join(list(state_dict)[:3])
@@ -137,7 +140,7 @@ def _why_not(network: nn.Module, state: Mapping[str, Tensor], misfits: list[str]
     found = detect_options(state)
     # The head's keys come last: beside others they are not what is wrong with a warm start.
     misfits = sorted(misfits, key=lambda key: key.startswith(HEAD_PREFIX))
-    listed = ", ".join(misfits[:LISTED_KEYS])
+    listed = ", ".join(map(printable, misfits[:LISTED_KEYS]))
     if len(misfits) > LISTED_KEYS:
         listed += f" and {len(misfits) - LISTED_KEYS} more"
     keys = f"these keys are missing, extra or of another shape: {listed}"

@@ -22,9 +22,9 @@ def run_together(arguments: RunArguments, dist: DistOptions, action: Callable[[P
     try:
         with ending_together():
             code = action(group)
+            shutdown()
     except UserError:
         if arguments.debug:
             traceback.print_exc()
         raise
-    shutdown()
     return code

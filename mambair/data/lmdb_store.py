@@ -21,6 +21,7 @@ from mambair.imaging.headers import ImageHeader, parse_header, printable
 from mambair.runtime.files import TEMPORARY_PREFIX
 
 META_FILE = "meta_info.txt"
+DATA_FILE = "data.mdb"
 _MAX_KEY_BYTES = 511
 _IMAGES_PER_TRANSACTION = 32
 _INITIAL_MAP_BYTES = 64 * 2**20
@@ -41,6 +42,12 @@ def _environment(root: Path) -> lmdb.Environment:
         environment = lmdb.open(key, readonly=True, lock=False, readahead=False, meminit=False, create=False)
     except lmdb.Error as error:
         raise UserError(f"{printable(root)}: not an LMDB ({error}); rebuild it with `mambair data lmdb`") from error
+    # Reading beyond the end of a mapped file is no exception: the system kills the process.
+    pages = environment.info()["last_pgno"] + 1
+    if (root / DATA_FILE).stat().st_size < pages * environment.stat()["psize"]:
+        environment.close()
+        path = printable(root / DATA_FILE)
+        raise UserError(f"{path}: truncated; copy it again, or rebuild it with `mambair data lmdb`")
     _environments[key] = (os.getpid(), environment)
     return environment
 
@@ -61,9 +68,9 @@ class LmdbSource:
     @cached_property
     def _lines(self) -> dict[str, MetaLine]:
         meta = self.root / META_FILE
-        if not (self.root / "data.mdb").is_file() or not meta.is_file():
+        if not (self.root / DATA_FILE).is_file() or not meta.is_file():
             raise UserError(
-                f"{printable(self.root)}: not an image LMDB (data.mdb or {META_FILE} is missing); "
+                f"{printable(self.root)}: not an image LMDB ({DATA_FILE} or {META_FILE} is missing); "
                 "build it with `mambair data lmdb`"
             )
         return {stem_of(line.name): line for line in read_meta_info(meta)}

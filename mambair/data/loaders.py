@@ -16,10 +16,11 @@ import torch
 from torch.utils.data import DataLoader
 
 import mambair.data.realesrgan_dataset  # noqa: F401  (registers the data set)
+from mambair.data.bad_files import BadFiles
 from mambair.data.builders import BuildContext, build_dataset
 from mambair.data.samplers import DrawSampler, DrawSchedule, Stage, plan_batch
 from mambair.data.samples import EvaluationDataset
-from mambair.data.seeded_dataset import BAD_SAMPLES, BadSample, LoadingFailed, SeededDataset, collate
+from mambair.data.seeded_dataset import BAD_SAMPLES, LoadingFailed, SeededDataset, collate
 from mambair.errors import UserError
 from mambair.options.schema import TestOptions, TrainOptions
 from mambair.runtime.distributed import ProcessGroup
@@ -54,8 +55,8 @@ class LoadedStep:
 class TrainLoader:
     """The training steps of one process, from `start_iter` to `total_iter`, loaded ahead by worker processes.
 
-    Iterating raises UserError when more than `max_bad_samples` files of this process could not be used. Use it as a
-    context manager, or call `close`, to end the workers.
+    Iterating raises UserError when more than `max_bad_samples` files could not be used (`bad_files` counts them). Use
+    it as a context manager, which ends the workers and says so where one of them died.
     """
 
     def __init__(
@@ -74,8 +75,7 @@ class TrainLoader:
         self.rank = rank
         self.start_iter = start_iter
         self.total_iter = total_iter
-        self.max_bad_samples = max_bad_samples
-        self._bad_indices: set[int] = set()
+        self.bad_files = BadFiles(max_bad_samples)
         # Shared with the workers, without a lock since they read it in a signal handler.
         self._closing = RawValue(ctypes.c_bool, False)
         self._batches: Iterator[Batch | LoadingFailed] | None = None
@@ -94,8 +94,11 @@ class TrainLoader:
     def __enter__(self) -> "TrainLoader":
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        """End the workers. A UserError takes the place of what torch raises wherever this process is when one dies."""
         self.close()
+        if is_worker_death(error):
+            raise worker_died(error) from error
 
     def __iter__(self) -> Iterator[LoadedStep]:
         self._closing.value = False
@@ -113,41 +116,36 @@ class TrainLoader:
     def close(self) -> None:
         """End the worker processes."""
         self._closing.value = True
+        # At once, not when the last traceback that refers to it is gone: a dead worker that torch still has on its list
+        # raises again at every signal of any child process.
+        shut_down = getattr(self._batches, "_shutdown_workers", None)
         self._batches = None
+        if shut_down is not None:
+            shut_down()
         atexit.unregister(self.close)
 
     def _next_batch(self) -> Batch:
         try:
             batch = next(self._batches)
-        except RuntimeError as error:
-            # What torch says of a worker that did not end by an exception; those it raises again, with their traceback.
-            if "DataLoader worker" not in str(error) or "Caught" in str(error):
-                raise
-            raise UserError(
-                f"a data loader process died ({error}); if the machine ran out of memory, lower "
-                "datasets.train.num_worker_per_gpu"
-            ) from error
+        except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while it handed over a batch
+            raise worker_died(error) from error
         if isinstance(batch, LoadingFailed):
             raise UserError(batch.message)
-        self._count_bad(batch.pop(BAD_SAMPLES))
+        self.bad_files.add(batch.pop(BAD_SAMPLES))
         return batch
 
-    def _count_bad(self, reports: list[BadSample]) -> None:
-        for index, message in reports:
-            if index in self._bad_indices:
-                continue
-            self._bad_indices.add(index)
-            logger.warning("%s (other images take its place; bad files so far: %d)", message, self.bad_samples)
-            if self.bad_samples > self.max_bad_samples:
-                raise UserError(
-                    f"datasets.train: {self.bad_samples} files could not be used, the last one: {message}; "
-                    "repair the data, or raise max_bad_samples"
-                )
 
-    @property
-    def bad_samples(self) -> int:
-        """Different files that could not be used so far."""
-        return len(self._bad_indices)
+def is_worker_death(error: BaseException | None) -> bool:
+    """Whether torch says that a worker ended other than by an exception, which it raises again with its traceback."""
+    return type(error) is RuntimeError and str(error).startswith("DataLoader worker")
+
+
+def worker_died(error: BaseException) -> UserError:
+    """What the user is told then."""
+    return UserError(
+        f"a data loader process died ({error}); if the machine ran out of memory, lower "
+        "datasets.train.num_worker_per_gpu"
+    )
 
 
 def _processor_count() -> int:

@@ -141,7 +141,7 @@ def pair_images(
             wanted = folder + slash + format_template(filename_template, stem)
             found = lq_source.find(wanted)
             if found is None:
-                problems.append(Problem(gt.path, f"no partner '{wanted}' (any image type) in {printable(lq_root)}"))
+                problems.append(Problem(gt.path, f"no partner {wanted!r} (any image type) in {printable(lq_root)}"))
             else:
                 pairs.append(Pair(gt, ImageEntry(lq_source, found)))
     return pairs, problems

@@ -12,7 +12,6 @@ All of them are readable by torch.load(weights_only=True).
 import hashlib
 import io
 import logging
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mambair.archs.state_files import METADATA_KEY, read_weights_file, unwrap
+from mambair.archs.state_files import (
+    METADATA_KEY,
+    CodeInFileError,
+    DamagedFileError,
+    load_tensors,
+    read_weights_file,
+    unwrap,
+)
 from mambair.archs.weights import load_state_dict, network_options
 from mambair.errors import UserError
 from mambair.models.base_model import TrainableModel
@@ -35,8 +41,6 @@ BEST = "best"
 
 LATEST = "latest"
 """The label under which a finished run's weights are found whatever its length, as BasicSR writes them."""
-
-READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,14 @@ def save_checkpoint(
     iteration = state["iter"]
     # What was written about earlier files of this iteration (by a run that was started over) ends here.
     folders.checksums(iteration).unlink(missing_ok=True)
-    written = save_weights(folders, model, iteration)
-    written[folders.state(iteration)] = write_archive(folders.state(iteration), dict(state))
+    try:
+        written = save_weights(folders, model, iteration)
+        written[folders.state(iteration)] = write_archive(folders.state(iteration), dict(state))
+    except OSError:
+        if not folders.state(iteration).is_file():  # weights without a state would only fill a full disk
+            for name in model.networks:
+                folders.weights(name, iteration).unlink(missing_ok=True)
+        raise
     with atomic_write(folders.checksums(iteration)) as temporary:
         lines = (f"{checksum}  {from_states(path)}\n" for path, checksum in written.items())
         temporary.write_text("".join(lines), encoding="utf-8")
@@ -121,49 +131,6 @@ def prune(folders: CheckpointFolders, networks: Iterable[str], keep: int | None)
             folders.weights(name, iteration).unlink(missing_ok=True)
 
 
-def newest_complete(folders: CheckpointFolders, networks: Iterable[str]) -> Path | None:
-    """The state file of the newest checkpoint of which no part is missing or damaged; None if there is none.
-
-    Every newer one that is passed over is logged with what is wrong with it.
-    """
-    for iteration in folders.iterations():
-        problem = find_damage(folders, iteration, networks)
-        if problem is None:
-            return folders.state(iteration)
-        logger.warning("checkpoint %d is not complete and passed over: %s", iteration, problem)
-    return None
-
-
-def find_damage(folders: CheckpointFolders, iteration: int, networks: Iterable[str]) -> str | None:
-    """What is wrong with a checkpoint, None if nothing is.
-
-    Without a list of checksums (BasicSR writes none) all files must be readable.
-    """
-    checksums = folders.checksums(iteration)
-    if checksums.is_file():
-        return find_mismatch(checksums)
-    try:
-        for name in networks:
-            read_weights_file(folders.weights(name, iteration))
-        read_state(folders.state(iteration))
-    except UserError as error:
-        return str(error)
-    return None
-
-
-def find_mismatch(checksums: Path) -> str | None:
-    """The first file of a list of checksums that is missing or differs, None if all are as they were written."""
-    lines = checksums.read_text(encoding="utf-8", errors="replace").splitlines()
-    for line in lines:
-        expected, _, name = line.partition("  ")
-        path = checksums.parent / name
-        if not name or not path.is_file():
-            return f"{name or checksums} is missing" if name else f"{checksums} is damaged"
-        if sha256(path) != expected:
-            return f"{path} is damaged (its checksum differs)"
-    return None if lines else f"{checksums} is empty"
-
-
 def read_state(path: Path) -> dict[str, Any]:
     """A training state, ours or BasicSR's, as {"iter": ..., "optimizers": [...], ...} with tensors on the CPU.
 
@@ -172,18 +139,30 @@ def read_state(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"path.resume_state: {path} does not exist")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"path.resume_state: {path} is not read, it is damaged or holds more than tensors") from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"path.resume_state: {path} is damaged ({reason})") from error
-    if not isinstance(state, dict) or not {"iter", "optimizers"} <= state.keys():
+        state = load_tensors(path)
+    except CodeInFileError as error:
+        raise UserError(f"path.resume_state: {path} is refused, it holds more than tensors ({error})") from error
+    except DamagedFileError as error:
+        raise UserError(f"path.resume_state: {path} is damaged ({error})") from error
+    if not is_state(state):
         raise UserError(
             f"path.resume_state: {path} is not a training state (weights go to path.pretrain_network_g); "
             "give experiments/<name>/training_states/<iter>.state"
         )
     return state
+
+
+def is_state(content: Any) -> bool:
+    """Whether what a file holds has the build of a training state."""
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("iter"), int)
+        and content["iter"] >= 0
+        and isinstance(content.get("optimizers"), list)
+        and all(isinstance(part, dict) and {"state", "param_groups"} <= part.keys() for part in content["optimizers"])
+        and all(isinstance(content.get(key, {}), dict) for key in ("best", "plan", "scaler"))
+        and isinstance(content.get("processes", []), list)
+    )
 
 
 def load_networks(model: TrainableModel, folders: CheckpointFolders, iteration: int) -> None:
@@ -216,15 +195,6 @@ def load_optimizers(model: TrainableModel, state: Mapping[str, Any], path: Path)
 def to_cpu(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A copy of a state dict on the CPU, for machines without the GPU it was trained on."""
     return {key: value.detach().cpu() for key, value in state.items()}
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file, as `sha256sum` prints it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def from_states(path: Path) -> str:

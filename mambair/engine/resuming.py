@@ -1,14 +1,20 @@
 """Going on with a run from one of its checkpoints, or from a training state of BasicSR."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mambair.engine.checkpoints import CheckpointFolders, load_networks, load_optimizers, newest_complete, read_state
+from mambair.engine.checkpoints import (
+    CheckpointFolders,
+    load_networks,
+    load_optimizers,
+    read_state,
+)
 from mambair.engine.stepper import Stepper
 from mambair.engine.trainer import Position
+from mambair.engine.whole_checkpoints import find_damage, newest_complete
 from mambair.errors import UserError
 from mambair.models.base_model import TrainableModel
 from mambair.options import TrainOptions
@@ -49,17 +55,34 @@ def find_start(options: TrainOptions, auto_resume: bool) -> Start:
 
     Raises UserError for a state that cannot be read.
     """
-    path = options.path.resume_state
+    networks = ["net_g"] if options.network_d is None else ["net_g", "net_d"]
+    newest = None
     if auto_resume:
-        newest = None
         if is_main_process():
             folder = experiment_folder(options)
-            folders = CheckpointFolders(folder / "models", folder / "training_states")
-            newest = newest_complete(folders, ["net_g"] if options.network_d is None else ["net_g", "net_d"])
-        path = broadcast_object(newest) or path
-        if path is None:
+            newest = newest_complete(CheckpointFolders(folder / "models", folder / "training_states"), networks)
+        newest = broadcast_object(newest)
+    path = newest or options.path.resume_state
+    if path is None:
+        if auto_resume:
             logger.info("--auto_resume: there is no complete checkpoint; the run begins anew")
-    return Start(path, read_state(path)) if path is not None else Start()
+        return Start()
+    start = Start(path, read_state(path))
+    if newest is None and is_main_process():
+        check_whole(start, networks)
+    return start
+
+
+def check_whole(start: Start, networks: Sequence[str]) -> None:
+    """Raise UserError for a checkpoint of ours that is not as it was written."""
+    folders = CheckpointFolders.of_state(start.path)
+    if folders.checksums(start.iteration).is_file() and start.path.name == folders.state(start.iteration).name:
+        damage = find_damage(folders, start.iteration, networks)
+        if damage is not None:
+            raise UserError(
+                f"path.resume_state: {damage}; go on from another state, or, if the file was changed on purpose, "
+                f"remove {folders.checksums(start.iteration)}"
+            )
 
 
 def continue_options(options: TrainOptions, start: Start) -> TrainOptions:
@@ -99,13 +122,24 @@ def go_on_from(start: Start, model: TrainableModel, stepper: Stepper, group: Pro
         return Position()
     state = start.state
     load_networks(model, CheckpointFolders.of_state(start.path), start.iteration)
-    load_optimizers(model, state, start.path)
-    if stepper.scaler.is_enabled() and state.get("scaler"):
-        stepper.scaler.load_state_dict(state["scaler"])
-    processes = state.get("processes", [])
-    model.load_extra_state([process["model"] for process in processes], group.rank)
-    if group.rank < len(processes):
-        set_rng_state(processes[group.rank]["rng"])
+    try:
+        load_optimizers(model, state, start.path)
+        for optimizer in model.optimizers.values():
+            optimizer.set_iteration(max(start.iteration - 1, 0))  # the rate that the state was saved with
+        if stepper.scaler.is_enabled() and state.get("scaler"):
+            stepper.scaler.load_state_dict(state["scaler"])
+        stepper.skipped_in_a_row = state.get("skipped_in_a_row", 0)
+        processes = state.get("processes", [])
+        model.load_extra_state([process["model"] for process in processes], group.rank)
+        if group.rank < len(processes):
+            set_rng_state(processes[group.rank]["rng"])
+    except UserError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(
+            f"path.resume_state: {start.path} is damaged, or no state of this program ({reason})"
+        ) from error
     return Position(start.iteration, dict(state.get("best", {})), bool(state.get("validation_pending", False)))
 
 

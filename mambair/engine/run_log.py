@@ -14,6 +14,7 @@ from mambair.engine.resuming import Start
 from mambair.engine.trainer import Position
 from mambair.models.base_model import TrainableModel
 from mambair.options import TrainOptions
+from mambair.runtime.failure_watch import describe_failure
 from mambair.runtime.log_setup import LOGGER_NAME
 from mambair.runtime.run_folders import RunFolders
 
@@ -29,10 +30,21 @@ class EarlyLines:
 
     def write_to_file(self) -> None:
         """Write them to the log file that has been set up since."""
-        for handler in logging.getLogger(LOGGER_NAME).handlers:
-            if isinstance(handler, logging.FileHandler):
-                for record in self._memory.buffer:
-                    handler.handle(record)
+        for handler in file_handlers():
+            for record in self._memory.buffer:
+                handler.handle(record)
+
+
+def file_handlers() -> list[logging.Handler]:
+    """What writes the log file, on the process that has one."""
+    return [handler for handler in logging.getLogger(LOGGER_NAME).handlers if isinstance(handler, logging.FileHandler)]
+
+
+def write_failure(error: Exception) -> None:
+    """Write what ends the run to the log file; the terminal gets it from the command."""
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, describe_failure(error), (), None)
+    for handler in file_handlers():
+        handler.handle(record)
 
 
 def log_beginning(options: TrainOptions, start: Start, folders: RunFolders, model: TrainableModel) -> None:

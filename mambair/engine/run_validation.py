@@ -99,7 +99,10 @@ class RunValidation:
 
         def keep(judged: Judged) -> None:
             if write is not None:
-                write(judged)
+                try:
+                    write(judged)
+                except OSError as error:  # a full disk is no reason to end a run
+                    logger.error("the image %s could not be written (%s)", judged.name, error.strerror or error)
             if self.trackers and judged.index == 0:
                 pictures[name] = side_by_side(judged)
 

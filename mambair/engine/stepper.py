@@ -15,6 +15,7 @@ from mambair.engine.draws import preparation_rng, seed_phase
 from mambair.engine.passes import GraphedPasses, PlainPasses
 from mambair.engine.usual_loss import UsualLoss
 from mambair.errors import UserError
+from mambair.imaging.files import printable
 from mambair.models.base_model import Batch, Phase, TrainableModel
 from mambair.models.optimizers import ScheduledOptimizer
 from mambair.runtime.distributed import ProcessGroup, all_gather_object
@@ -189,5 +190,5 @@ def size_of(batch: LoadedBatch) -> int:
 
 def files_of(batch: LoadedBatch) -> list[str]:
     """The files that the samples of a micro-batch came from, each once."""
-    names = (str(path) for key in ("lq_path", "gt_path") for path in batch.content.get(key, ()))
+    names = (printable(path) for key in ("lq_path", "gt_path") for path in batch.content.get(key, ()))
     return list(dict.fromkeys(names))

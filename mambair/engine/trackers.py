@@ -1,6 +1,8 @@
 """Where curves and pictures of a run go besides the log: TensorBoard and Weights & Biases."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mambair.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 class Tracker(Protocol):
@@ -23,7 +27,7 @@ class Tracker(Protocol):
 
 
 class TensorBoardTracker:
-    """Event files for `tensorboard --logdir`."""
+    """Event files for `tensorboard --logdir`. Where they cannot be written any more, the run goes on without them."""
 
     def __init__(self, folder: Path, start_iter: int) -> None:
         # Imported here: it takes a second, which only runs that want it should pay.
@@ -31,16 +35,30 @@ class TensorBoardTracker:
 
         # What a killed run wrote after its last checkpoint is written again: without purging, curves would fold back.
         self._writer = SummaryWriter(str(folder), purge_step=start_iter + 1 if start_iter else None)
+        self._failed = False
 
     def scalars(self, values: Mapping[str, float], iteration: int) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, iteration)
+        with self._unless_failed():
+            for name, value in values.items():
+                self._writer.add_scalar(name, value, iteration)
 
     def image(self, name: str, image: np.ndarray, iteration: int) -> None:
-        self._writer.add_image(name, image, iteration, dataformats="HWC")
+        with self._unless_failed():
+            self._writer.add_image(name, image, iteration, dataformats="HWC")
 
     def close(self) -> None:
-        self._writer.close()
+        with self._unless_failed():
+            self._writer.close()
+
+    @contextmanager
+    def _unless_failed(self) -> Iterator[None]:
+        """Its thread that writes ends at the first failure, and what is called after that raises the same again."""
+        try:
+            yield
+        except OSError as error:
+            if not self._failed:
+                logger.error("TensorBoard's files could not be written (%s); curves end here", error.strerror or error)
+            self._failed = True
 
 
 class WandbTracker:

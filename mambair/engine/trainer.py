@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from mambair.data.bad_files import BadFiles
 from mambair.data.loaders import LoadedStep
 from mambair.engine.checkpoints import BEST, LATEST, CheckpointFolders, save_checkpoint, save_weights
 from mambair.engine.progress import TrainingProgress
@@ -61,6 +65,7 @@ class Trainer:
         plan: how batches come about, kept in checkpoints: {"seed", "world_size", ...}.
         validation: judges the model; None for runs without.
         trackers: where curves go; only the first process has any.
+        bad_files: what `steps` counts of unusable files.
         resumed_from: the state file that `position` comes from.
     """
 
@@ -76,6 +81,7 @@ class Trainer:
         plan: Mapping[str, Any],
         validation: RunValidation | None = None,
         trackers: Sequence[Tracker] = (),
+        bad_files: BadFiles,
         resumed_from: Path | None = None,
     ) -> None:
         self.model = model
@@ -87,6 +93,7 @@ class Trainer:
         self.plan = plan
         self.validation = validation
         self.trackers = trackers
+        self.bad_files = bad_files
         self.progress = TrainingProgress(schedule.total_iter, position.iteration, model.device)
         self.last_saved = resumed_from
 
@@ -96,8 +103,11 @@ class Trainer:
         Raises UserError when the numbers have gone bad and when the last checkpoint cannot be written.
         """
         with StopRequest() as stop, self.progress:
-            if self.position.validation_pending and not self._validate(stop):
-                return self._stopped(stop)
+            # A run may go on with an option file that has no validation any more.
+            if self.position.validation_pending and self.validation is not None:
+                if not self._validate(stop):
+                    return self._stopped(stop)
+                self._save()  # what the checkpoint that the run goes on from is short of
             while self.position.iteration < self.schedule.total_iter:
                 result = self._iterate(stop)
                 if not self._save_and_validate(result.stop, stop):
@@ -118,6 +128,7 @@ class Trainer:
         self.progress.advance(loaded.total_batch)
         if self._is_due(self.schedule.print_freq):
             self._log(result)
+            self.bad_files.share()
         return result
 
     def _is_due(self, every: int | None) -> bool:
@@ -143,13 +154,16 @@ class Trainer:
         return True
 
     def _validate(self, stop: StopRequest) -> bool:
-        """Judge the model; returns False if that was interrupted by a request to stop."""
+        """Judge the model, if the images can be read; returns False if that was interrupted by a request to stop."""
         assert self.validation is not None
         with self.progress.paused():
             try:
                 is_best = self.validation.run(self.model, self.position.iteration, self.position.best, stop)
             except Interrupted:
                 return False
+            except UserError as error:  # an image that has gone bad since the start: no reason to end the run
+                logger.error("the validation at iteration %d is left out: %s", self.position.iteration, error)
+                is_best = False
         self.position.validation_pending = False
         if is_best and is_main_process():
             self._write("the best weights", lambda: save_weights(self.checkpoints, self.model, BEST))
@@ -166,8 +180,15 @@ class Trainer:
             tracker.scalars(values, self.position.iteration)
 
     def _save(self) -> None:
-        """Write a checkpoint. If that fails, the run goes on with the older ones, except at its end."""
+        """Write a checkpoint. If that fails, the run goes on with the older ones, except at its end.
+
+        Raises NonFiniteError rather than write weights that nothing can go on from in the place of older ones.
+        """
         iteration = self.position.iteration
+        if bad := [name for name, network in self.model.networks.items() if not has_finite_weights(network)]:
+            raise NonFiniteError(
+                f"iteration {iteration}: the weights of {', '.join(bad)} are not finite; {self._way_back()}"
+            )
         state = self._state()
         written = True
         with self.progress.paused():
@@ -180,7 +201,7 @@ class Trainer:
         if written:
             self.last_saved = self.checkpoints.state(iteration)
         elif iteration == self.schedule.total_iter:
-            raise UserError(f"the final weights could not be written; make room, then {self._way_back()}")
+            raise UserError(f"the final weights could not be written; make room and start again; {self._way_back()}")
 
     def _state(self) -> dict[str, Any]:
         """All that a run goes on from beside the weights; every process must take part."""
@@ -190,6 +211,7 @@ class Trainer:
             "optimizers": [optimizer.state_dict() for optimizer in self.model.optimizers.values()],
             "schedulers": [{"last_epoch": self.position.iteration} for _ in self.model.optimizers],
             "scaler": self.stepper.scaler.state_dict(),
+            "skipped_in_a_row": self.stepper.skipped_in_a_row,
             "processes": all_gather_object({"rng": get_rng_state(), "model": self.model.extra_state()}),
             "plan": dict(self.plan),
             "best": self.position.best,
@@ -222,3 +244,9 @@ class Trainer:
             self._way_back(),
         )
         return EXIT_CODES[number]
+
+
+def has_finite_weights(network: nn.Module) -> bool:
+    """Whether all that a checkpoint keeps of a network are finite numbers."""
+    values = [value for value in network.state_dict().values() if value.is_floating_point()]
+    return bool(torch.stack([value.isfinite().all() for value in values]).all())

@@ -17,7 +17,7 @@ from mambair.engine.resuming import (
     go_on_from,
     set_aside_newer,
 )
-from mambair.engine.run_log import EarlyLines, log_beginning, log_end
+from mambair.engine.run_log import EarlyLines, log_beginning, log_end, write_failure
 from mambair.engine.run_validation import RunValidation
 from mambair.engine.scoring import build_metrics
 from mambair.engine.stepper import Stepper
@@ -116,9 +116,14 @@ class TrainingRun:
         try:
             with self.loader:
                 code = self._trainer(folders, trackers).train()
+        except Exception as error:
+            write_failure(error)
+            raise
         finally:
             for tracker in trackers:
                 tracker.close()
+        if self.loader.bad_files:
+            logger.warning("files of the training set that could not be used: %d", len(self.loader.bad_files))
         if code == 0:
             log_end(options, folders, self.position)
         return code
@@ -145,6 +150,7 @@ class TrainingRun:
             plan=batch_plan(options, self.group),
             validation=self.validation,
             trackers=trackers,
+            bad_files=self.loader.bad_files,
             resumed_from=self.start.path,
         )
 

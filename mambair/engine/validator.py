@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mambair.data.samples import EvaluationDataset, Sample
 from mambair.engine.scoring import Metric, Scores, score
+from mambair.errors import UserError
 from mambair.imaging.files import write_image
 from mambair.imaging.resize import imresize
 from mambair.imaging.tensors import tensor_to_image
@@ -66,10 +67,29 @@ class Validator:
     ) -> Scores:
         """Restore and score all images of a data set called `name`; every process gets the scores of all of them.
 
-        `keep` is called with each image that this process restored, from another thread.
+        `keep` is called with each image that this process restored, from another thread. Raises UserError, on every
+        process, for an image that cannot be read or judged on any of them.
         """
         names = image_names(dataset)
         own = range(self.group.rank, len(dataset), self.group.world_size)
+        values: dict[int, dict[str, float]] = {}
+        problem = None
+        try:
+            values = self._judge_own(restore, dataset, name, own, names, keep)
+        except UserError as error:
+            problem = str(error)
+        return self._gather(names, values, complete=len(values) == len(own), problem=problem)
+
+    def _judge_own(
+        self,
+        restore: Restore,
+        dataset: EvaluationDataset,
+        name: str,
+        own: Sequence[int],
+        names: Sequence[str],
+        keep: Callable[[Judged], None] | None,
+    ) -> dict[int, dict[str, float]]:
+        """The metrics of this process's images by index; of some of them where it is asked to stop."""
         scored: dict[int, Future] = {}
         with (
             ThreadPoolExecutor(1) as reader,
@@ -86,8 +106,7 @@ class Validator:
                 if len(scored) >= 2 * SCORING_THREADS:
                     list(scored.values())[-2 * SCORING_THREADS].result()
                 progress.advance(task)
-            values = {index: future.result() for index, future in scored.items()}
-        return self._gather(names, values, complete=len(values) == len(own))
+            return {index: future.result() for index, future in scored.items()}
 
     def _judge(
         self, name: str, index: int, sample: Sample, restored: Tensor, keep: Callable[[Judged], None] | None
@@ -98,11 +117,16 @@ class Validator:
             keep(judged)
         return score(self.metrics, judged.restored, gt, sample["lq_path"])
 
-    def _gather(self, names: Sequence[str], values: Mapping[int, dict[str, float]], complete: bool) -> Scores:
-        parts = all_gather_object((complete, dict(values)))
-        if not all(part_complete for part_complete, _ in parts):
+    def _gather(
+        self, names: Sequence[str], values: Mapping[int, dict[str, float]], complete: bool, problem: str | None
+    ) -> Scores:
+        parts = all_gather_object((complete, problem, dict(values)))
+        for _, their_problem, _ in parts:
+            if their_problem is not None:
+                raise UserError(their_problem)
+        if not all(part_complete for part_complete, _, _ in parts):
             raise Interrupted
-        merged = {index: value for _, part in parts for index, value in part.items()}
+        merged = {index: value for _, _, part in parts for index, value in part.items()}
         return Scores({name: merged[index] for index, name in enumerate(names)})
 
 

@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,40 +72,49 @@ def parse_header(data: bytes, name: str | Path) -> ImageHeader:
     return _read_header(io.BytesIO(data), name)
 
 
+# What Pillow raises on damaged headers, besides its own UnidentifiedImageError.
+_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, LookupError, TypeError, struct.error)
+
+
 def _read_header(stream: io.BufferedIOBase, name: str | Path) -> ImageHeader:
     limit = max_pixels()
     try:
-        image = Image.open(stream, formats=_FORMATS)
+        with Image.open(stream, formats=_FORMATS) as image:
+            header = _describe(image)
     except Image.DecompressionBombError as error:
-        raise _too_many_pixels(name, "too many") from error
+        found = re.search(r"\d+", str(error))
+        raise _too_many_pixels(name, found.group() if found else "too many") from error
     except UnidentifiedImageError as error:
         stream.seek(0)
         raise UserError(f"{printable(name)}: {_what_else(stream.read(12))}") from error
-    except (OSError, ValueError, SyntaxError, EOFError, OverflowError) as error:
-        raise UserError(f"{printable(name)}: damaged image header ({error}); replace or remove it") from error
-    with image:
-        width, height = image.size
-        orientation, separate = 1, False
-        if isinstance(image, TiffImagePlugin.TiffImageFile):
-            # OpenCV turns TIFF images itself, whatever it is told; versions of Pillow differ in what `size` is.
-            width, height = image.tag_v2[256], image.tag_v2[257]
-            turned = image.tag_v2.get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-            separate = image.tag_v2.get(_PLANAR_CONFIGURATION) == _SEPARATE
-        else:
-            # A PNG's EXIF block can follow the pixels: asking for it then would decode them.
-            tagged = "exif" in image.info
-            orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if tagged else 1
-            orientation = orientation if orientation in range(1, 9) else 1
-            turned = orientation >= 5
-        if width * height > limit:
-            raise _too_many_pixels(name, f"{width}x{height}")
-        channels = _CHANNELS.get(image.mode, 3)
-        if image.mode == "P" and "transparency" in image.info:
-            channels = 4
-        kind = image.format or ""
+    except _DAMAGE as error:
+        reason = printable(str(error))
+        raise UserError(f"{printable(name)}: damaged image header ({reason}); replace or remove it") from error
+    if header.width * header.height > limit:
+        raise _too_many_pixels(name, f"{header.width}x{header.height}")
+    return header
+
+
+def _describe(image: Image.Image) -> ImageHeader:
+    width, height = image.size
+    orientation, separate = 1, False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # OpenCV turns TIFF images itself, whatever it is told; versions of Pillow differ in what `size` is.
+        width, height = image.tag_v2[256], image.tag_v2[257]
+        turned = image.tag_v2.get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+        separate = image.tag_v2.get(_PLANAR_CONFIGURATION) == _SEPARATE
+    else:
+        # A PNG's EXIF block can follow the pixels: asking for it then would decode them.
+        tagged = "exif" in image.info
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if tagged else 1
+        orientation = orientation if orientation in range(1, 9) else 1
+        turned = orientation >= 5
+    channels = _CHANNELS.get(image.mode, 3)
+    if image.mode == "P" and "transparency" in image.info:
+        channels = 4
     if turned:
         width, height = height, width
-    return ImageHeader(height, width, channels, kind, orientation, separate)
+    return ImageHeader(height, width, channels, image.format or "", orientation, separate)
 
 
 def _what_else(head: bytes) -> str:

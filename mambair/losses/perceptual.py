@@ -3,6 +3,7 @@
 Shapes: images (B, 3, H, W) in [0, 1]; features (B, C, h, w), halved in size after every block.
 """
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -87,7 +88,14 @@ def _vgg_weights(vgg_type: str, path: str | Path | None, wanted: Mapping[str, Te
     else:
         published = torchvision.models.get_model_weights(vgg_type).IMAGENET1K_V1
         try:
-            state, source = published.get_state_dict(progress=True, check_hash=True), published.url
+            # torchvision would run code in a file that somebody put into the cache.
+            state = published.get_state_dict(progress=True, check_hash=True, weights_only=True)
+            source = published.url
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"train.perceptual_opt: {torch.hub.get_dir()} holds a damaged or foreign file in the "
+                f"place of {vgg_type}'s ImageNet weights; remove {Path(published.url).name} there"
+            ) from error
         except (OSError, RuntimeError) as error:
             raise UserError(
                 f"train.perceptual_opt: {vgg_type}'s ImageNet weights are not in {torch.hub.get_dir()} and cannot be "

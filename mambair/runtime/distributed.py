@@ -3,6 +3,7 @@
 The helpers work in a single process too, so that callers need not ask how many there are.
 """
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,9 @@ import torch
 import torch.distributed as dist
 
 from mambair.errors import UserError
-from mambair.runtime.failure_watch import FailureWatch
+from mambair.runtime.failure_watch import FailureWatch, describe_failure, is_lost_peer
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -63,15 +66,32 @@ def init_distributed(
         raise UserError(f"--launcher: expected none, pytorch or slurm, got '{launcher}'")
     os.environ.update(environment)
     group = ProcessGroup(*(int(environment[key]) for key in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
-    limit = timedelta(seconds=timeout)
-    store, rank, world_size = next(dist.rendezvous("env://", group.rank, group.world_size, timeout=limit))
-    backends = f"cpu:gloo,cuda:{backend}" if torch.cuda.is_available() else "gloo"
-    shared = dist.PrefixStore("process_group", store)
-    dist.init_process_group(backends, store=shared, rank=rank, world_size=world_size, timeout=limit)
+    store, rank, world_size = _meet(group, backend, timeout)
     if world_size > 1:
         _watch = FailureWatch(store, rank)
         _watch.start()
     return group
+
+
+def _meet(group: ProcessGroup, backend: str, timeout: float) -> tuple[dist.Store, int, int]:
+    """Make the process group of those that come within `timeout` seconds; returns its store, and rank and count."""
+    limit = timedelta(seconds=timeout)
+    try:
+        store, rank, world_size = next(dist.rendezvous("env://", group.rank, group.world_size, timeout=limit))
+        # torchrun's store outlives the processes that it restarts, with all that they left there.
+        store = dist.PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        backends = f"cpu:gloo,cuda:{backend}" if torch.cuda.is_available() else "gloo"
+        shared = dist.PrefixStore("process_group", store)
+        dist.init_process_group(backends, store=shared, rank=rank, world_size=world_size, timeout=limit)
+    except RuntimeError as error:
+        if not is_lost_peer(error):
+            raise
+        meeting = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise UserError(
+            f"--launcher: the {group.world_size} processes did not all meet at {meeting} within {timeout:g} s "
+            f"({str(error).splitlines()[0][:120]}); start all of them, or raise dist_params.timeout"
+        ) from error
+    return store, rank, world_size
 
 
 def _single_process() -> ProcessGroup:
@@ -171,13 +191,18 @@ def ending_together() -> Iterator[None]:
     """Within this block, an exception in one process ends all of them, and rank 0 prints the first cause.
 
     Launchers do the same for a process that ends, but not while it hangs in its own clean-up, and srun only with
-    --kill-on-bad-exit. A SystemExit of code 0 is no failure.
+    --kill-on-bad-exit. A SystemExit of code 0 is no failure. A process that is gone without a word (killed) shows in
+    the others as a broken connection: they exit with 1 and one line.
     """
     try:
         yield
     except BaseException as error:
-        if _watch is not None and not (isinstance(error, SystemExit) and not error.code):
-            _watch.announce(error)
+        if _watch is None or (isinstance(error, SystemExit) and not error.code):
+            raise
+        _watch.announce(error)
+        if is_lost_peer(error):
+            logger.error(describe_failure(error))
+            raise SystemExit(1) from error
         raise
 
 
@@ -192,6 +217,6 @@ def shutdown() -> None:
     dist.barrier()
     if _watch is not None:
         _watch.stop()
-        _watch = None
     dist.barrier()  # nobody takes the store down while another still watches it
+    _watch = None
     dist.destroy_process_group()

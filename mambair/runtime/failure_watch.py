@@ -20,6 +20,10 @@ KEY = "first_failure"
 POLL_SECONDS = 1.0
 GRACE_SECONDS = 30.0
 """How long the failing process may clean up before it is ended too."""
+LOST_PEER = (
+    "another process does not answer: it was killed (out of memory, perhaps) or hangs, or its machine or network "
+    "failed; the launcher's own lines tell which one"
+)
 CONTACT_LOST = {"rank": 0, "code": 1, "message": "contact lost; it was probably killed (out of memory, node failure)"}
 
 
@@ -93,8 +97,16 @@ def exit_code(error: BaseException) -> int:
     return 2 if isinstance(error, UserError) else 1
 
 
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether a collective failed since another process is gone, which then cannot say why itself."""
+    # gloo's errors are plain RuntimeErrors that tell where in its sources they were raised.
+    return isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo/transport" in str(error))
+
+
 def describe_failure(error: BaseException) -> str:
-    """One line for the user's mistakes, the traceback for anything else."""
+    """One line for the user's mistakes and for a process that is gone, the traceback for anything else."""
     if isinstance(error, UserError):
         return str(error)
+    if is_lost_peer(error):
+        return f"{LOST_PEER} ({str(error).splitlines()[0][:120]})"
     return "".join(traceback.format_exception(error)).strip()

@@ -28,6 +28,9 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         yield temporary
         _flush_to_disk(temporary, os.O_RDWR)
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # not the temporary file's, which nobody knows, or none at all
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     if os.name == "posix":  # Windows cannot open folders
@@ -43,8 +46,8 @@ def _flush_to_disk(path: Path, flags: int) -> None:
 
 
 def remove_leftovers(folder: Path) -> list[Path]:
-    """Delete the temporary files that killed processes left in `folder` (not below it); returns their paths."""
-    leftovers = sorted(folder.glob(f"{TEMPORARY_PREFIX}*"))
+    """Delete the temporary files that killed processes left in `folder` and below it; returns their paths."""
+    leftovers = sorted(path for path in folder.rglob(f"{TEMPORARY_PREFIX}*") if path.is_file())
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return leftovers

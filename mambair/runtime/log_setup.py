@@ -42,6 +42,28 @@ def setup_logging(log_file: Path | None, rank: int, debug: bool = False) -> logg
     return logging.getLogger(LOGGER_NAME)
 
 
+class LogFile(logging.FileHandler):
+    """A log file that a full disk does not turn into a traceback for every line: it is said once, and tried again."""
+
+    _told = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called by `emit` where a line could not be written."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self._told:
+            self._told = True
+            sys.stderr.write(f"{self.baseFilename}: lines cannot be written to the log ({error.strerror})\n")
+
+    def close(self) -> None:
+        """Close the file; what is still in memory is lost where the disk is full."""
+        try:
+            super().close()
+        except OSError:
+            self.stream = None
+
+
 def _console_handler(rank: int, level: int, debug: bool) -> logging.Handler:
     handler = RichHandler(
         level if rank == 0 else logging.ERROR,
@@ -58,7 +80,7 @@ def _console_handler(rank: int, level: int, debug: bool) -> logging.Handler:
 def _file_handler(log_file: Path, level: int) -> logging.Handler:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     # File names that are not valid UTF-8 are shown with backslashes, not refused.
-    handler = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+    handler = LogFile(log_file, encoding="utf-8", errors="backslashreplace")
     handler.setLevel(level)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s: %(message)s"))
     return handler

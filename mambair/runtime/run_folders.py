@@ -71,7 +71,7 @@ def prepare_experiment_folder(root: str | Path, name: str, resume: bool) -> RunF
     )
     for folder in (folders.models, folders.training_states, folders.visualization):
         _make(folder)
-        remove_leftovers(folder)
+    remove_leftovers(experiment)
     return folders
 
 

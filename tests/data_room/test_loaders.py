@@ -133,7 +133,7 @@ def test_files_that_go_bad_are_named_counted_and_replaced(folder: Path, workers:
         samples = [(step.iteration, batch) for step in loader for batch in step.micro_batches]
     expected = [key for key, sample in healthy.items() if Path(sample[2]).name in bad]
     assert len(expected) > 3
-    assert loader.bad_samples == len(caplog.records) == 3
+    assert len(loader.bad_files) == len(caplog.records) == 3
     for name, reason in (("1.png", "no such file"), ("3.png", "truncated"), ("4.png", "too few")):
         assert any(str(folder / name) in message and reason in message for message in caplog.messages), name
     assert "other images take its place; bad files so far: 3" in caplog.text
@@ -204,7 +204,7 @@ def test_an_exception_in_a_worker_comes_with_its_traceback() -> None:
 
 
 def test_a_killed_worker_is_reported_with_a_remedy() -> None:
-    with faulty_loader(kill=True) as loader, pytest.raises(UserError, match=r"loader process died.*num_worker_per_gpu"):
+    with pytest.raises(UserError, match=r"loader process died.*num_worker_per_gpu"), faulty_loader(kill=True) as loader:
         next(iter(loader))
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from mambair.archs import load_network
-from mambair.engine import checkpoints
-from mambair.engine.checkpoints import CheckpointFolders, newest_complete, read_state
+from mambair.engine import whole_checkpoints
+from mambair.engine.checkpoints import CheckpointFolders, read_state
+from mambair.engine.whole_checkpoints import newest_complete
 from mambair.errors import UserError
 from tests.engine.tiny_run import read_weights, same_weights, train
 
@@ -92,7 +93,7 @@ def test_nothing_complete(run: CheckpointFolders, tmp_path: Path) -> None:
 def test_checksums_are_those_of_sha256sum(run: CheckpointFolders) -> None:
     for line in run.checksums(4).read_text().splitlines():
         checksum, name = line.split("  ")
-        assert checkpoints.sha256(run.training_states / name) == checksum
+        assert whole_checkpoints.sha256(run.training_states / name) == checksum
 
 
 def test_keep_checkpoints_prunes_the_oldest(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_full_disk_keeps_the_previous_checkpoint_and_says_so(
     logged = " ".join(output.out.split())
     assert "checkpoint 4 could not be written (No space left on device)" in logged
     assert "checkpoint 6 could not be written" in logged
-    assert "the final weights could not be written; make room, then" in output.err
+    assert "the final weights could not be written; make room and start again" in output.err
     folders = CheckpointFolders(tmp_path / "experiments/tiny/models", tmp_path / "experiments/tiny/training_states")
     assert newest_complete(folders, ["net_g"]) == folders.state(2)
     assert not list(tmp_path.rglob(".tmp-*"))
@@ -179,6 +180,9 @@ def test_weights_given_as_state_say_so(run: CheckpointFolders) -> None:
 
 def test_state_without_its_weights(run: CheckpointFolders, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     run.weights("net_g", 4).unlink()
+    assert train(tmp_path, path__resume_state=str(run.state(4))) == 2
+    assert "models/net_g_4.pth is missing; go on from another state" in capsys.readouterr().err
+    run.checksums(4).unlink()  # as in a run of BasicSR
     assert train(tmp_path, path__resume_state=str(run.state(4))) == 2
     assert "net_g_4.pth, the weights that belong to the state, do not exist" in capsys.readouterr().err
     assert not (tmp_path / "experiments").exists()

@@ -10,19 +10,7 @@ import torch
 
 from mambair.engine.stepper import Stepper
 from mambair.models.restoration_model import RestorationModel
-from tests.engine.tiny_run import read_weights, same_weights, train
-
-# Everything at once that could differ after resuming: MixUp, two epochs and a half, patches that grow, EMA, DropPath.
-HARD = {
-    "model_type": "ImageCleanModel",
-    "train__mixing_augs": {"mixup": True, "mixup_beta": 1.2, "use_identity": True},
-    "datasets__train__mini_batch_sizes": [2, 1],
-    "datasets__train__iters": [3, 100],
-    "datasets__train__gt_sizes": [16, 24],
-    "datasets__train__gt_size": 24,
-    "train__optim_g": {"type": "AdamW", "lr": 1e-3, "weight_decay": 1e-2, "betas": [0.9, 0.99]},
-    "train__use_grad_clip": True,
-}
+from tests.engine.tiny_run import HARD, read_weights, same_weights, train
 
 
 class Killed(BaseException):

@@ -33,6 +33,19 @@ METRICS = {
 }
 
 
+# Everything at once that could differ after resuming: MixUp, two epochs and a half, patches that grow, EMA, DropPath.
+HARD = {
+    "model_type": "ImageCleanModel",
+    "train__mixing_augs": {"mixup": True, "mixup_beta": 1.2, "use_identity": True},
+    "datasets__train__mini_batch_sizes": [2, 1],
+    "datasets__train__iters": [3, 100],
+    "datasets__train__gt_sizes": [16, 24],
+    "datasets__train__gt_size": 24,
+    "train__optim_g": {"type": "AdamW", "lr": 1e-3, "weight_decay": 1e-2, "betas": [0.9, 0.99]},
+    "train__use_grad_clip": True,
+}
+
+
 def write_pairs(folder: Path, names: tuple[str, ...], size: int) -> dict[str, Any]:
     """Write middles of photos with their half-size versions; returns the data set's section."""
     for name in names:
@@ -115,7 +128,7 @@ def changed(options: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, An
         if value is None:
             block.pop(key, None)
         else:
-            block[key] = value
+            block[key] = copy.deepcopy(value)
     return options
 
 
