@@ -16,14 +16,15 @@ from mambair.archs.layers import (
     CAB,
     MLP,
     ChannelAttention,
+    DepthwiseConv2d,
     LightCAB,
+    PaddedLinear,
     channels_first,
     channels_last,
-    linear,
     residual_conv,
 )
 from mambair.errors import UserError
-from mambair.ops import depthwise_conv, ss2d_scan
+from mambair.ops import ss2d_scan
 
 LOCAL_BLOCKS = ("cab", "light_cab", "ca", "mlp", "none")
 SCAN_DIRECTIONS = (1, 2, 4)
@@ -43,15 +44,15 @@ class VSSM(nn.Module):
         self.dt_rank = math.ceil(channels / 16)
         self.scan_directions = scan_directions
 
-        self.in_proj = nn.Linear(channels, 2 * self.d_inner, bias=False)
-        self.conv2d = nn.Conv2d(self.d_inner, self.d_inner, 3, padding=1, groups=self.d_inner)
+        self.in_proj = PaddedLinear(channels, 2 * self.d_inner)
+        self.conv2d = DepthwiseConv2d(self.d_inner, silu=True)
         self.x_proj_weight = nn.Parameter(torch.empty(scan_directions, self.dt_rank + 2 * d_state, self.d_inner))
         self.dt_projs_weight = nn.Parameter(torch.empty(scan_directions, self.d_inner, self.dt_rank))
         self.dt_projs_bias = nn.Parameter(torch.empty(scan_directions, self.d_inner))
         self.A_logs = nn.Parameter(torch.empty(scan_directions * self.d_inner, d_state))
         self.Ds = nn.Parameter(torch.empty(scan_directions * self.d_inner))
         self.out_norm = nn.LayerNorm(self.d_inner)
-        self.out_proj = nn.Linear(self.d_inner, channels, bias=False)
+        self.out_proj = PaddedLinear(self.d_inner, channels)
         self.reset_scan_parameters()
 
     @torch.no_grad()
@@ -68,8 +69,8 @@ class VSSM(nn.Module):
         self.Ds.fill_(1.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        x, z = linear(self.in_proj, x).chunk(2, dim=-1)  # (B, H, W, E) each
-        x = depthwise_conv(x, self.conv2d.weight, self.conv2d.bias, silu=True)
+        x, z = self.in_proj(x).chunk(2, dim=-1)  # (B, H, W, E) each
+        x = channels_last(self.conv2d(channels_first(x)))
         y = ss2d_scan(
             x,
             self.x_proj_weight,
@@ -79,7 +80,7 @@ class VSSM(nn.Module):
             self.Ds,
             directions=self.scan_directions,
         )  # (B, H, W, E)
-        return linear(self.out_proj, self.out_norm(y) * F.silu(z))
+        return self.out_proj(self.out_norm(y) * F.silu(z))
 
 
 def build_local_block(kind: str, channels: int, compress_ratio: int) -> nn.Module | None:

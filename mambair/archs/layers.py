@@ -56,28 +56,48 @@ def channel_padding(x: Tensor, channels: int) -> int:
     return -channels % 8
 
 
-def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """layer(x) for a layer without bias, with channels padded as `channel_padding` says: (..., C) -> (..., C')."""
-    more_in, more_out = (channel_padding(x, size) for size in (layer.in_features, layer.out_features))
-    if more_in == more_out == 0:
-        return layer(x)
-    return F.linear(F.pad(x, (0, more_in)), F.pad(layer.weight, (0, more_in, 0, more_out)))[..., : layer.out_features]
+class PaddedLinear(nn.Linear):
+    """A Linear layer without bias that pads channels as `channel_padding` says."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        more_in, more_out = (channel_padding(x, size) for size in (self.in_features, self.out_features))
+        if more_in == more_out == 0:
+            return super().forward(x)
+        weight = F.pad(self.weight, (0, more_in, 0, more_out))
+        return F.linear(F.pad(x, (0, more_in)), weight)[..., : self.out_features]
 
 
-def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """conv(x) with channels padded as `channel_padding` says: the result may end in channels of zeros, and so may x."""
-    more_out = channel_padding(x, conv.out_channels)
-    more_in = channel_padding(x, conv.in_channels)
-    if more_in == more_out == 0:
-        return conv(x)
-    x = F.pad(x, (0, 0, 0, 0, 0, conv.in_channels + more_in - x.shape[1]))
-    weight = F.pad(conv.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
-    return F.conv2d(x, weight, F.pad(conv.bias, (0, more_out)), padding=conv.padding)
+class PaddedConv2d(nn.Conv2d):
+    """A 3x3 convolution of stride 1 that pads channels as `channel_padding` says."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        more_in, more_out = (channel_padding(x, size) for size in (self.in_channels, self.out_channels))
+        if more_in == more_out == 0:
+            return super().forward(x)
+        weight = F.pad(self.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
+        x = F.pad(x, (0, 0, 0, 0, 0, more_in))
+        return F.conv2d(x, weight, F.pad(self.bias, (0, more_out)), padding=1)[:, : self.out_channels]
 
 
-def depthwise(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """Apply a depthwise 3x3 `conv` to (B, C, H, W) through the operator, which is faster than PyTorch's on GPUs."""
-    return channels_first(depthwise_conv(channels_last(x), conv.weight, conv.bias, dilation=conv.dilation[0]))
+class DepthwiseConv2d(nn.Conv2d):
+    """A depthwise 3x3 convolution, and SiLU if `silu`, by the operator `mambair.ops.depthwise_conv`.
+
+    (B, C, H, W) -> (B, C, H, W).
+    """
+
+    def __init__(self, channels: int, dilation: int = 1, silu: bool = False) -> None:
+        super().__init__(channels, channels, 3, padding=dilation, dilation=dilation, groups=channels)
+        self.silu = silu
+
+    def forward(self, x: Tensor) -> Tensor:
+        dilation = self.dilation[0]
+        return channels_first(depthwise_conv(channels_last(x), self.weight, self.bias, dilation, self.silu))
 
 
 class ChannelAttention(nn.Module):
@@ -111,15 +131,14 @@ class CAB(nn.Module):
         super().__init__()
         hidden = channels // compress_ratio
         self.cab = nn.Sequential(
-            nn.Conv2d(channels, hidden, 3, padding=1),
+            PaddedConv2d(channels, hidden),
             nn.GELU(),
-            nn.Conv2d(hidden, channels, 3, padding=1),
+            PaddedConv2d(hidden, channels),
             ChannelAttention(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        squeeze, act, expand, attention = self.cab
-        return attention(convolve(expand, act(convolve(squeeze, x)))[:, : x.shape[1]])
+        return self.cab(x)
 
 
 class LightCAB(nn.Module):
@@ -133,16 +152,15 @@ class LightCAB(nn.Module):
         hidden = channels // 2
         self.cab = nn.Sequential(
             nn.Conv2d(channels, hidden, 1),
-            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+            DepthwiseConv2d(hidden),
             nn.GELU(),
             nn.Conv2d(hidden, channels, 1),
-            nn.Conv2d(channels, channels, 3, padding=2, dilation=2, groups=channels),
+            DepthwiseConv2d(channels, dilation=2),
             ChannelAttention(channels),
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        squeeze, first, act, expand, second, attention = self.cab
-        return attention(depthwise(second, expand(act(depthwise(first, squeeze(x))))))
+        return self.cab(x)
 
 
 class MLP(nn.Module):

@@ -7,7 +7,8 @@ from torch import Tensor
 
 def depthwise_conv_reference(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, silu: bool) -> Tensor:
     """See `depthwise_conv`. The image is viewed as (B, C, H, W) in the channels-last format, so nothing is copied."""
-    if not torch.is_autocast_enabled(x.device.type):
+    kind = x.device.type
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
         weight = weight.to(x.dtype)
         bias = None if bias is None else bias.to(x.dtype)
     image = x.permute(0, 3, 1, 2)

@@ -136,7 +136,7 @@ class Launch:
         return max(self.shape.axis_tiles(self.plan.tile))
 
     @property
-    def channelblocks_of(self) -> int:
+    def channel_blocks(self) -> int:
         return blocks_of(self.shape.channels, WARP)
 
     @property
