@@ -11,7 +11,6 @@ All of them are readable by torch.load(weights_only=True).
 
 import hashlib
 import io
-import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,8 +32,6 @@ from mambair.errors import UserError
 from mambair.models.base_model import TrainableModel
 from mambair.models.ema import restart_average
 from mambair.runtime.files import atomic_write
-
-logger = logging.getLogger(__name__)
 
 BEST = "best"
 """The label of the weights that validated best: net_g_best.pth."""

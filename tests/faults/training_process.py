@@ -58,6 +58,8 @@ class Counter:
 
 def run(job: dict[str, Any], rank: int, port: int) -> NoReturn:
     """Train in this process, which is a fork, and end it."""
+    # torch makes its thread pool anew after a fork, at the first call, and two threads must not make it at once.
+    torch.set_num_threads(1)
     log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
