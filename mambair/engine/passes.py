@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from mambair.errors import UserError
 from mambair.models.base_model import Batch, Phase, TrainableModel
 from mambair.models.optimizers import ScheduledOptimizer
 
@@ -110,7 +111,13 @@ class GraphedPasses:
         while len(self._graphs) >= KEPT_GRAPHS:
             self._graphs.popitem(last=False)
         torch.cuda.empty_cache()  # what plain passes held, graphs cannot use
-        graph = _Graph(lambda static: backward(phase, static, weight, self.scaler), batch, self._stream)
+        try:
+            graph = _Graph(lambda static: backward(phase, static, weight, self.scaler), batch, self._stream)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"a CUDA graph of the training step could not be captured ({reason}); set train: cuda_graph: false"
+            ) from error
         self._graphs[key] = graph
         logger.debug("captured a CUDA graph for batches of %s", [shape for _, shape in key[1:]])
         return graph

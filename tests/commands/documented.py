@@ -2,9 +2,11 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,11 +67,25 @@ def commands(page: Path) -> list[str]:
     lines = []
     for block in blocks(page):
         if block.language == "bash":
-            lines += _COMMENT.sub("", block.text.replace("\\\n", " ")).splitlines()
+            lines += _joined(_COMMENT.sub("", block.text.replace("\\\n", " ")).splitlines())
         else:
             stray = [line for line in block.text.splitlines() if line.startswith(_TYPED)]
             assert not stray, f"{page}: commands outside of a bash block: {stray}"
     return [" ".join(line.split()) for line in lines if line.strip()]
+
+
+def _joined(lines: list[str]) -> Iterator[str]:
+    """Lines of a shell, those between quotes joined."""
+    waiting = ""
+    for line in lines:
+        waiting = f"{waiting} {line}".strip()
+        try:
+            shlex.split(waiting)
+        except ValueError:  # no closing quotation yet
+            continue
+        yield waiting
+        waiting = ""
+    assert not waiting, f"a quotation that does not end: {waiting}"
 
 
 def inline_commands(page: Path) -> list[str]:

@@ -32,7 +32,6 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
     return _FUNCTIONS[_choose(x.device.type, x.device.index, x.dtype)](x, weight, bias, dilation, silu)
 
 
-@torch.compiler.assume_constant_result
 def _choose(device_type: str, device_index: int | None, dtype: torch.dtype) -> str:
     """Key in _FUNCTIONS for tensors of this device and type: what can run the scan's kernels can run these."""
     if find_backend("ss2d_scan", "auto", device_type, device_index, dtype) != "ss2d_scan_triton":
@@ -40,6 +39,10 @@ def _choose(device_type: str, device_index: int | None, dtype: torch.dtype) -> s
     # Imported when it is first needed: Triton need not be installed.
     _FUNCTIONS["triton"] = importlib.import_module("mambair.ops.depthwise.triton_cuda").depthwise_conv_triton
     return "triton"
+
+
+# See `mambair.ops.backends`: torch.compiler.assume_constant_result without importing the compiler.
+_choose._dynamo_marked_constant = True
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
