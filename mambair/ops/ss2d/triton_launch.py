@@ -142,16 +142,9 @@ def scan_forward(
     with _on(x):
         full_delta, bc = _prepare(launch, x, delta, projected, dt_weight, bias)
         if chunks > 1:
+            inputs = (x, full_delta, bc, A2)
             forward.chunk_states_kernel[launch.grid(launch.plan.block)](
-                x,
-                full_delta,
-                bc,
-                A2,
-                states,
-                sums,
-                *launch.image_sizes(),
-                *sizes,
-                **launch.scan_options(),
+                *inputs, states, sums, *launch.image_sizes(), *sizes, **launch.scan_options()
             )
             _pass_states(launch, states, sums, A2)
         else:

@@ -16,7 +16,7 @@ LANES = tl.constexpr(32)
 # Bytes of a line of the L1 cache, and of a part of it that is read from memory.
 LINE = tl.constexpr(128)
 SECTOR = tl.constexpr(32)
-# Places between fetching and loading: the latency of device memory, at the pace of the fastest kernel.
+# Places between fetching and loading in chunk_adjoints_kernel: the latency of device memory.
 REACH = tl.constexpr(3)
 _INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
