@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.flops import BACKWARD_FACTOR, selective_scan_flops
-from mambair.ops.ss2d.triton_launch import LOG2_E, launch_refusal, scan_backward, scan_forward
+from mambair.ops.ss2d.triton_launch import LOG2_E, Kept, ScanInputs, launch_refusal, scan_backward, scan_forward
 from mambair.ops.ss2d.triton_plan import WARP, ScanShape, kept_shapes
 
 
@@ -69,6 +69,13 @@ def _pack(A: Tensor, groups: int) -> Tensor:
     return A2.unflatten(1, (-1, WARP)).transpose(2, 3).contiguous()
 
 
+def _inputs(
+    u: Tensor, delta: Tensor, A: Tensor, projected: Tensor, D: Tensor, delta_bias: Tensor, groups: int
+) -> ScanInputs:
+    tensors = (tensor.contiguous() for tensor in (u, delta, projected))
+    return ScanInputs(*tensors, _pack(A, groups), None, delta_bias.contiguous(), D.contiguous())
+
+
 @torch.library.custom_op("mambair::selective_scan_triton", mutates_args=())
 def _scan(
     u: Tensor,
@@ -86,10 +93,7 @@ def _scan(
     projected: (B, L, G 2N), B before C in every group. The latter two outputs are empty unless `keep_states`.
     """
     shape = _shape(u, A, groups, softplus)
-    y, states, sums, last = scan_forward(
-        shape, u.contiguous(), delta.contiguous(), projected.contiguous(), _pack(A, groups), None,
-        delta_bias.contiguous(), D.contiguous(),
-    )  # fmt: skip
+    y, states, sums, last = scan_forward(shape, _inputs(u, delta, A, projected, D, delta_bias, groups))
     last_state = last.transpose(2, 3).flatten(1, 2).contiguous()  # (B, D, N)
     if not keep_states:
         states, sums = states.new_empty(0), sums.new_empty(0)
@@ -122,13 +126,11 @@ def _scan_backward(
     shape = _shape(u, A, groups, softplus)
     batch, channels = u.shape[0], u.shape[2] // groups
     leaving = d_last_state.float().view(batch, groups, channels, -1).transpose(2, 3).contiguous()  # (B, G, N, E)
-    du, d_delta, d_projected, d_A, _, d_bias, d_D = scan_backward(
-        shape, dy.to(u.dtype).contiguous(), u.contiguous(), delta.contiguous(), projected.contiguous(),
-        _pack(A, groups), None, delta_bias.contiguous(), D.contiguous(), states, sums, leaving, A_is_log=False,
-    )  # fmt: skip
-    return (
-        du, d_delta, d_A.to(A.dtype), d_projected, d_D.flatten().to(D.dtype), d_bias.flatten().to(delta_bias.dtype),
-    )  # fmt: skip
+    inputs = _inputs(u, delta, A, projected, D, delta_bias, groups)
+    dy = dy.to(u.dtype).contiguous()
+    found = scan_backward(shape, dy, inputs, Kept(states, sums), leaving, A_is_log=False)
+    d_D, d_bias = found.D.flatten().to(D.dtype), found.bias.flatten().to(delta_bias.dtype)
+    return found.x, found.delta, found.A.to(A.dtype), found.projected, d_D, d_bias
 
 
 @_scan_backward.register_fake

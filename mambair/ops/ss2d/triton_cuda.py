@@ -8,7 +8,14 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.flops import BACKWARD_FACTOR, ss2d_scan_flops
-from mambair.ops.ss2d.triton_launch import launch_refusal, pack_parameters, scan_backward, scan_forward
+from mambair.ops.ss2d.triton_launch import (
+    Kept,
+    ScanInputs,
+    launch_refusal,
+    pack_parameters,
+    scan_backward,
+    scan_forward,
+)
 from mambair.ops.ss2d.triton_plan import ScanShape, kept_shapes
 
 
@@ -76,9 +83,8 @@ def _scan(
     with torch.autocast(x.device.type, enabled=False):
         pixels, _, projected = _project(x, x_proj_weight)
         A2, dt_weight = pack_parameters(A_logs, dt_projs_weight)
-        y, states, sums, _ = scan_forward(
-            shape, pixels, None, projected, A2, dt_weight, dt_projs_bias.contiguous(), Ds.contiguous()
-        )
+        bias, D = dt_projs_bias.contiguous(), Ds.contiguous()
+        y, states, sums, _ = scan_forward(shape, ScanInputs(pixels, None, projected, A2, dt_weight, bias, D))
     if not keep_states:
         states, sums = states.new_empty(0), sums.new_empty(0)
     return y.view(x.shape), states, sums
@@ -115,14 +121,13 @@ def _scan_backward(
         # The projections are computed again: 2 % of the time of this pass, against saving them in every layer.
         pixels, weight, projected = _project(x, x_proj_weight)
         A2, dt_weight = pack_parameters(A_logs, dt_projs_weight)
-        dx, _, d_projected, d_A, d_weight, d_bias, d_D = scan_backward(
-            shape, dy.to(x.dtype).contiguous(), pixels, None, projected, A2, dt_weight, dt_projs_bias.contiguous(),
-            Ds.contiguous(), states, sums, None, A_is_log=True,
-        )  # fmt: skip
-        dx.addmm_(d_projected, weight)
-        d_x_proj = d_projected.t() @ pixels
+        inputs = ScanInputs(pixels, None, projected, A2, dt_weight, dt_projs_bias.contiguous(), Ds.contiguous())
+        dy = dy.to(x.dtype).contiguous()
+        found = scan_backward(shape, dy, inputs, Kept(states, sums), None, A_is_log=True)
+        dx = found.x.addmm_(found.projected, weight)
+        d_x_proj = found.projected.t() @ pixels
     parameters = (x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    gradients = (d_x_proj, d_weight, d_bias, d_A, d_D)
+    gradients = (d_x_proj, found.dt_weight, found.bias, found.A, found.D)
     return dx.view(x.shape), *(
         gradient.to(parameter.dtype).view(parameter.shape)
         for gradient, parameter in zip(gradients, parameters, strict=True)

@@ -6,6 +6,7 @@ states, R rank of delta, P = R + 2N.
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -15,7 +16,7 @@ from triton.runtime.interpreter import InterpretedFunction
 from mambair.ops.ss2d import triton_backward as backward
 from mambair.ops.ss2d import triton_forward as forward
 from mambair.ops.ss2d import triton_prepare as prepare
-from mambair.ops.ss2d.triton_plan import ONE_WARP, WARP, Launch, Plan, ScanShape, blocks_of, plan_for
+from mambair.ops.ss2d.triton_plan import ONE_WARP, WARP, Launch, ScanShape, blocks_of, plan_for
 
 LOG2_E = math.log2(math.e)
 # Registers per thread of gradients_kernel on half-precision inputs: 16 warps fit on a multiprocessor instead of 12.
@@ -24,6 +25,20 @@ _GRADIENT_REGISTERS = 128
 _PIXELS = 64
 _MIN_SHARE = 256
 _MAX_SHARES = 256
+
+
+@dataclass(frozen=True)
+class ScanInputs:
+    """What a scan reads, contiguous: x (B, L, pixel stride); delta before softplus (B, L, K, E), None where it is
+    projected from rank R; projected (B, L, K P); A2 (K, EB, N, lanes); dt_weight (K, R, E) or None; bias, D (K, E)."""
+
+    x: Tensor
+    delta: Tensor | None
+    projected: Tensor
+    A2: Tensor
+    dt_weight: Tensor | None
+    bias: Tensor
+    D: Tensor
 
 
 def launch_refusal(device: torch.device) -> str | None:
@@ -68,21 +83,19 @@ def pack_parameters(A_logs: Tensor, dt_weight: Tensor) -> tuple[Tensor, Tensor]:
     return A2, packed
 
 
-def _prepare(
-    launch: Launch, x: Tensor, given: Tensor | None, projected: Tensor, dt_weight: Tensor | None, bias: Tensor
-) -> tuple[Tensor, Tensor]:
+def _prepare(launch: Launch, inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     """(delta (B L, S, E), bc (B L, S, 2, NP)) of the launch's directions."""
-    shape = launch.shape
+    shape, x, given = launch.shape, inputs.x, inputs.delta
     half = x.dtype != torch.float32 and (given is None or given.dtype != torch.float32)
     kind = torch.float16 if half else torch.float32
     delta = x.new_empty(launch.pixels, launch.slots, shape.channels, dtype=kind)
     bc = x.new_empty(launch.pixels, launch.slots, 2, launch.padded_states, dtype=torch.float32)
     prepare.prepare_kernel[(triton.cdiv(launch.pixels, _PIXELS), launch.slots)](
-        projected, bias if dt_weight is None else dt_weight, bias, x if given is None else given, delta, bc,
-        launch.pixels, shape.directions, shape.groups, *launch.which, launch.slots, E=shape.channels,
-        R=shape.rank, BR=_rank_block(shape.rank), N=shape.states, NP=launch.padded_states,
-        BN=triton.next_power_of_2(launch.padded_states), BL=_PIXELS, BE=64, GIVEN=given is not None,
-        SOFTPLUS=shape.softplus, PRECISION=_precision(x), num_warps=4,
+        inputs.projected, inputs.bias if inputs.dt_weight is None else inputs.dt_weight, inputs.bias,
+        x if given is None else given, delta, bc, launch.pixels, shape.directions, shape.groups, *launch.which,
+        launch.slots, E=shape.channels, R=shape.rank, BR=_rank_block(shape.rank), N=shape.states,
+        NP=launch.padded_states, BN=triton.next_power_of_2(launch.padded_states), BL=_PIXELS, BE=64,
+        GIVEN=given is not None, SOFTPLUS=shape.softplus, PRECISION=_precision(x), num_warps=4,
     )  # fmt: skip
     return delta, bc
 
@@ -115,23 +128,13 @@ def _sum_parts(parts: Tensor) -> Tensor:
     return total
 
 
-def scan_forward(
-    shape: ScanShape,
-    x: Tensor,
-    delta: Tensor | None,
-    projected: Tensor,
-    A2: Tensor,
-    dt_weight: Tensor | None,
-    bias: Tensor,
-    D: Tensor,
-    plan: Plan | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def scan_forward(shape: ScanShape, inputs: ScanInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """y like x; the states that enter the chunks and the chunks' sums of delta, for `scan_backward`; the last states.
 
-    x (B, L, pixel stride) contiguous; delta (B, L, K, E) or None; projected (B, L, K P); A2 (K, EB, N, lanes);
-    dt_weight (K, R, E); bias, D (K, E). The last states (B, K, N, E) are those of sequences, and empty for images.
+    The last states (B, K, N, E) are those of sequences, and empty for images.
     """
-    launch = Launch(shape, plan or plan_for(shape, x.device), 0, shape.groups)
+    x, A2 = inputs.x, inputs.A2
+    launch = Launch(shape, plan_for(shape, x.device), 0, shape.groups)
     chunks = launch.plan.chunks
     sums = A2.new_empty(shape.batch, shape.directions, chunks, launch.padded_channels)
     states = A2.new_empty(*sums.shape[:3], launch.channel_blocks, shape.states, WARP)
@@ -140,77 +143,74 @@ def scan_forward(
     # Every direction of an image has its own part of the sum, so that all run at once without atomics.
     parts = x.new_empty(shape.directions if shape.image else 1, *x.shape)
     with _on(x):
-        full_delta, bc = _prepare(launch, x, delta, projected, dt_weight, bias)
+        delta, bc = _prepare(launch, inputs)
         if chunks > 1:
-            inputs = (x, full_delta, bc, A2)
             forward.chunk_states_kernel[launch.grid(launch.plan.block)](
-                *inputs, states, sums, *launch.image_sizes(), *sizes, **launch.scan_options()
+                x, delta, bc, A2, states, sums, *launch.image_sizes(), *sizes, **launch.scan_options()
             )
             _pass_states(launch, states, sums, A2)
         else:
             states.zero_()
             sums.zero_()
         forward.outputs_kernel[launch.grid(launch.plan.block)](
-            x, full_delta, bc, A2, D, states, last, parts, *launch.image_sizes(), x.numel() if shape.image else 0,
+            x, delta, bc, A2, inputs.D, states, last, parts, *launch.image_sizes(), x.numel() if shape.image else 0,
             *sizes, LAST=not shape.image, **launch.scan_options(),
         )  # fmt: skip
         y = _sum_parts(parts)
     return y, states, sums, last
 
 
-def scan_backward(
-    shape: ScanShape,
-    dy: Tensor,
-    x: Tensor,
-    delta: Tensor | None,
-    projected: Tensor,
-    A2: Tensor,
-    dt_weight: Tensor | None,
-    bias: Tensor,
-    D: Tensor,
-    states: Tensor,
-    sums: Tensor,
-    leaving: Tensor | None,
-    A_is_log: bool,
-    plan: Plan | None = None,
-) -> tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients (x without its way through projected, delta, projected, A (K E, N), dt weight (K, E, R), bias, D).
+@dataclass(frozen=True)
+class Kept:
+    """What a backward pass needs of the forward one: the states that enter the chunks, and their sums of delta."""
 
-    leaving: gradient of the last states (B, K, N, E).  A_is_log: the gradient of A_logs instead of A. Parameters'
-    gradients are fp32, the others of their tensor's type.
+    states: Tensor
+    sums: Tensor
+
+
+def scan_backward(
+    shape: ScanShape, dy: Tensor, inputs: ScanInputs, kept: Kept, leaving: Tensor | None, A_is_log: bool
+) -> "Gradients":
+    """Gradients of all inputs.
+
+    dy like x; leaving: gradient of the last states (B, K, N, E) or None. A_is_log: A_logs' gradient instead of A's.
     """
-    plan = plan or plan_for(shape, x.device)
+    plan = plan_for(shape, dy.device)
     # An image's axes run one after the other: scratch memory for one of them.
     axes = [(group, 1) for group in range(shape.groups)] if shape.image else [(0, shape.groups)]
-    found = _Gradients(shape, x, delta, projected, A2)
-    with _on(x):
+    found = Gradients(shape, inputs)
+    with _on(dy):
         for first, groups in axes:
             launch = Launch(shape, plan, first, groups)
-            d_v = _gradients(
-                launch, x, dy, delta, projected, A2, dt_weight, bias, D, states, sums, leaving, found, A_is_log
-            )
-            _finish_projections(launch, d_v, projected, dt_weight, A2, found)
+            d_v = _gradients(launch, dy, inputs, kept, leaving, found, A_is_log)
+            _finish_projections(launch, d_v, inputs, found)
             del d_v
-        dx = _sum_parts(found.dx_parts)
-    return dx, found.d_delta, found.d_projected, found.d_A, found.d_weight, found.d_bias, found.d_D
+        found.x = _sum_parts(found.x_parts)
+    return found
 
 
-class _Gradients:
-    """The tensors that the launches of a backward pass fill."""
+class Gradients:
+    """What a backward pass finds: x (without its way through projected), delta, projected, A (K E, N), dt_weight
+    (K, E, R), bias and D (K, E). Those of parameters are fp32, the others of their tensor's type."""
 
-    def __init__(self, shape: ScanShape, x: Tensor, delta: Tensor | None, projected: Tensor, A2: Tensor) -> None:
-        self.dx_parts = x.new_empty(shape.senses, *x.shape)
-        self.d_delta = None if delta is None else torch.empty_like(delta)
-        self.d_projected = torch.empty_like(projected)
-        self.d_A = A2.new_empty(shape.directions * shape.channels, shape.states)
-        self.d_weight = A2.new_empty(shape.directions, shape.channels, shape.rank)
-        self.d_bias, self.d_D = (A2.new_empty(shape.directions, shape.channels) for _ in range(2))
+    def __init__(self, shape: ScanShape, inputs: ScanInputs) -> None:
+        def parameter(*sizes: int) -> Tensor:
+            return inputs.A2.new_empty(sizes)
+
+        self.x_parts = inputs.x.new_empty(shape.senses, *inputs.x.shape)
+        self.x: Tensor | None = None
+        self.delta = None if inputs.delta is None else torch.empty_like(inputs.delta)
+        self.projected = torch.empty_like(inputs.projected)
+        self.A = parameter(shape.directions * shape.channels, shape.states)
+        self.dt_weight = parameter(shape.directions, shape.channels, shape.rank)
+        self.bias, self.D = (parameter(shape.directions, shape.channels) for _ in range(2))
 
 
 def _adjoints(
-    launch: Launch, x: Tensor, dy: Tensor, delta: Tensor, bc: Tensor, A2: Tensor, states: Tensor
+    launch: Launch, dy: Tensor, inputs: ScanInputs, delta: Tensor, bc: Tensor, states: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(each chunk's own part of its adjoint (B, S, C, EB, N, lanes), tile_states (B, S, tiles, EB, N, lanes))."""
+    x, A2 = inputs.x, inputs.A2
     shape, chunks = launch.shape, launch.plan.chunks
     blocks = (launch.channel_blocks, shape.states, WARP)
     adjoints = A2.new_empty(shape.batch, launch.slots, chunks, *blocks)
@@ -227,56 +227,48 @@ def _adjoints(
 
 def _gradients(
     launch: Launch,
-    x: Tensor,
     dy: Tensor,
-    given: Tensor | None,
-    projected: Tensor,
-    A2: Tensor,
-    dt_weight: Tensor | None,
-    bias: Tensor,
-    D: Tensor,
-    states: Tensor,
-    sums: Tensor,
+    inputs: ScanInputs,
+    kept: Kept,
     leaving: Tensor | None,
-    found: _Gradients,
+    found: Gradients,
     A_is_log: bool,
 ) -> Tensor:
-    """d_v (B L, S, E); fills d_A, d_D, the columns of B and C in d_projected, and this launch's share of dx_parts."""
-    shape, plan = launch.shape, launch.plan
+    """d_v (B L, S, E); fills A, D, the columns of B and C in projected, and this launch's share of x_parts."""
+    shape, plan, x, A2 = launch.shape, launch.plan, inputs.x, inputs.A2
     channels, slots, tiles = shape.channels, launch.slots, launch.tiles
-    delta, bc = _prepare(launch, x, given, projected, dt_weight, bias)
-    adjoints, tile_states = _adjoints(launch, x, dy, delta, bc, A2, states)
+    delta, bc = _prepare(launch, inputs)
+    adjoints, tile_states = _adjoints(launch, dy, inputs, delta, bc, kept.states)
     del bc
-    _pass_states(launch, adjoints, sums, A2, backward=True, initial=leaving)
+    _pass_states(launch, adjoints, kept.sums, A2, backward=True, initial=leaving)
     sums_precision = {"PRECISION": _precision(x)}
     if _precision(x) == "tf32":
         sums_precision = {"PRECISION": "bf16", "maxnreg": _GRADIENT_REGISTERS}
     tile_bc = A2.new_empty(shape.batch, slots, tiles, 2 * shape.states, plan.tile)
     d_bc = x.new_empty(launch.channel_blocks, *tile_bc.shape)
-    d_v = x.new_empty(launch.pixels, slots, channels) if found.d_delta is None else found.d_delta
+    d_v = x.new_empty(launch.pixels, slots, channels) if found.delta is None else found.delta
     d_parameters = A2.new_empty(shape.batch * plan.chunks, slots, shape.states + 1, launch.padded_channels)
     walk = (shape.projections, shape.rank, shape.states, shape.directions, shape.groups, *launch.which, tiles)
     options = {"BP": triton.next_power_of_2(2 * shape.states), **launch.tile_options()}
     grid = (tiles, slots, shape.batch)
-    prepare.order_bc_kernel[grid](projected, tile_bc, shape.height, shape.width, *walk, **options)
+    prepare.order_bc_kernel[grid](inputs.projected, tile_bc, shape.height, shape.width, *walk, **options)
     backward.gradients_kernel[launch.grid(WARP)](
-        x, dy, delta, tile_bc, A2, D, tile_states, adjoints, found.dx_parts, d_v, d_bc, d_parameters,
+        x, dy, delta, tile_bc, A2, inputs.D, tile_states, adjoints, found.x_parts, d_v, d_bc, d_parameters,
         *launch.image_sizes(), x.numel(), channels, launch.padded_channels, shape.groups, plan.chunks, *launch.which,
         tiles, N=shape.states, BE=WARP, SOFTPLUS=shape.softplus, ADD=launch.first > 0, **sums_precision,
         **(launch.walk_options() | launch.tile_options()),
     )  # fmt: skip
     prepare.gather_bc_kernel[grid](
-        d_bc, found.d_projected, shape.height, shape.width, *walk, launch.channel_blocks, **options
+        d_bc, found.projected, shape.height, shape.width, *walk, launch.channel_blocks, **options
     )
     rows = shape.states + 1
-    _sum_rows(launch, d_parameters, (WARP, rows * WARP), A2, found.d_A, found.d_D, A_is_log)
+    _sum_rows(launch, d_parameters, (WARP, rows * WARP), A2, found.A, found.D, A_is_log)
     return d_v
 
 
-def _finish_projections(
-    launch: Launch, d_v: Tensor, projected: Tensor, dt_weight: Tensor | None, A2: Tensor, found: _Gradients
-) -> None:
-    """Fills d_weight, d_bias and the columns of dt in d_projected."""
+def _finish_projections(launch: Launch, d_v: Tensor, inputs: ScanInputs, found: Gradients) -> None:
+    """Fills dt_weight, bias and the columns of dt in projected."""
+    projected, A2 = inputs.projected, inputs.A2
     shape, slots = launch.shape, launch.slots
     sizes = (launch.pixels, shape.projections, shape.directions, shape.groups, *launch.which, slots)
     share = max(_MIN_SHARE, triton.cdiv(launch.pixels, _MAX_SHARES * _PIXELS) * _PIXELS)
@@ -287,10 +279,10 @@ def _finish_projections(
         d_v, projected, parts, *sizes, share, E=shape.channels, R=shape.rank, BR=_rank_block(shape.rank + 1),
         BL=_PIXELS, BE=64, PRECISION=precision, num_warps=4,
     )  # fmt: skip
-    _sum_rows(launch, parts, (shape.channels, WARP), A2, found.d_weight, found.d_bias, False)
-    if dt_weight is not None:
+    _sum_rows(launch, parts, (shape.channels, WARP), A2, found.dt_weight, found.bias, False)
+    if inputs.dt_weight is not None:
         prepare.dt_gradient_kernel[(triton.cdiv(launch.pixels, _PIXELS), slots)](
-            d_v, dt_weight, found.d_projected, *sizes, E=shape.channels, R=shape.rank, BR=_rank_block(shape.rank),
+            d_v, inputs.dt_weight, found.projected, *sizes, E=shape.channels, R=shape.rank, BR=_rank_block(shape.rank),
             BL=_PIXELS, BE=64, PRECISION=precision, num_warps=4,
         )  # fmt: skip
 
