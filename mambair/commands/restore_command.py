@@ -14,6 +14,7 @@ from mambair.commands.restore_inputs import SAME_FORMAT, Failure, plan_jobs
 from mambair.commands.restore_run import Outcome, RestoreRun, make_folder, split_finished
 from mambair.imaging.photo import PHOTO_EXTENSIONS
 from mambair.models.weights_source import find_weights
+from mambair.runtime.freed_memory import keep_freed_memory
 from mambair.runtime.log_setup import console, setup_logging
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def load_restorer(arguments: argparse.Namespace) -> "Restorer":
     # Imports PyTorch, which takes seconds: what is wrong with paths and weights has been said by now.
     from mambair.models.restorer import load_model
 
-    return load_model(
+    restorer = load_model(
         path,
         device=arguments.device,
         amp=arguments.amp,
@@ -96,6 +97,9 @@ def load_restorer(arguments: argparse.Namespace) -> "Restorer":
         task=arguments.task,
         noise=arguments.noise,
     )
+    if restorer.device.type == "cpu":
+        keep_freed_memory()
+    return restorer
 
 
 def print_summary(outcome: Outcome, output: Path) -> None:
