@@ -99,7 +99,7 @@ def save_training_figure(path: Path, runs: Sequence[TrainingRun], dataset: str, 
     panels[1].set(xlabel="hours of computing, without waiting for data")
     for axes in panels:
         axes.grid(alpha=0.3)
-    panels[1].legend(loc="lower right")
+    panels[1].legend()
     _save(figure, path)
 
 
