@@ -8,12 +8,12 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from skimage import data
 from skimage.color import gray2rgb
 
 from mambair.imaging.files import read_image, write_image
+from mambair.imaging.panels import busiest_crop, panel_row, stack_rows
 from mambair.imaging.resize import imresize
 from mambair.metrics import calculate_psnr
 
@@ -27,8 +27,6 @@ VALIDATION = ("chelsea", "coffee")
 
 CROP = 96
 ZOOM = 3
-MARGIN = 8
-CAPTION = 22
 
 
 def write_photos() -> None:
@@ -45,20 +43,6 @@ def write_photos() -> None:
     print(f"{len(TRAIN)} photos to train on and {len(VALIDATION)} to test on are in {PHOTOS}/")
 
 
-def busiest_crop(image: np.ndarray, size: int) -> tuple[int, int]:
-    """(top, left) of the window of `size` pixels with the strongest gradients, on a grid of half its size."""
-    detail = np.abs(np.diff(image.astype(np.float32).mean(axis=2), axis=0, append=0)) + np.abs(
-        np.diff(image.astype(np.float32).mean(axis=2), axis=1, append=0)
-    )
-    step = size // 2 - size // 2 % SCALE
-    corners = [
-        (top, left)
-        for top in range(0, image.shape[0] - size, step)
-        for left in range(0, image.shape[1] - size, step)
-    ]
-    return max(corners, key=lambda corner: detail[corner[0] : corner[0] + size, corner[1] : corner[1] + size].mean())
-
-
 def comparison_row(name: str) -> Image.Image:
     """Input | bicubic | restored | ground truth of one photo's busiest crop, captioned with PSNR (Y, whole photo)."""
     truth = read_image(PHOTOS / "val" / f"{name}.png")
@@ -71,26 +55,14 @@ def comparison_row(name: str) -> Image.Image:
         f"MambaIR, quickstart {calculate_psnr(restored, truth, SCALE, test_y_channel=True):.2f} dB": restored,
         "ground truth": truth,
     }
-    top, left = busiest_crop(truth, CROP)
-    side = CROP * ZOOM
-    row = Image.new("RGB", (len(panels) * (side + MARGIN) + MARGIN, side + CAPTION + MARGIN), "white")
-    draw = ImageDraw.Draw(row)
-    for column, (caption, image) in enumerate(panels.items()):
-        x = MARGIN + column * (side + MARGIN)
-        crop = Image.fromarray(image[top : top + CROP, left : left + CROP])
-        row.paste(crop.resize((side, side), Image.Resampling.NEAREST), (x, CAPTION))
-        draw.text((x, 4), caption, fill="black", font=ImageFont.load_default(size=14))
-    return row
+    return panel_row(panels, busiest_crop(truth, CROP, SCALE), CROP, ZOOM)
 
 
 def write_picture() -> None:
     """Write results/quickstart/comparison.png and say how far the network is from bicubic."""
     rows = [comparison_row(name) for name in VALIDATION]
-    picture = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
-    for index, row in enumerate(rows):
-        picture.paste(row, (0, index * row.height))
     path = RESULTS / "comparison.png"
-    write_image(path, np.asarray(picture))
+    write_image(path, stack_rows(rows))
     metrics = json.loads((RESULTS / "metrics.json").read_text(encoding="utf-8"))
     for dataset, scores in metrics["datasets"].items():
         bicubic = metrics["baseline"]["datasets"][dataset]

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from mambair.analysis.erf import display_map
+from mambair.analysis.training_logs import TrainingRun
 from mambair.errors import UserError
 from mambair.runtime.files import atomic_write
 
 DOTS_PER_INCH = 120
 GIGA = 1e9
+SECONDS_PER_HOUR = 3600
 # The right panel of the scaling figure shows what grows at most so many times as fast as the number of pixels.
 LINEAR_PANEL = 1.5
 
@@ -77,6 +79,27 @@ def save_activation_figure(path: Path, activations: Mapping[str, np.ndarray]) ->
     axes.set(xlabel="channels, strongest first", ylabel="activation of the last VSSM", xlim=(0, 1), ylim=(0, None))
     axes.legend()
     axes.grid(alpha=0.3)
+    _save(figure, path)
+
+
+def save_training_figure(path: Path, runs: Sequence[TrainingRun], dataset: str, metric: str = "psnr") -> None:
+    """A metric of the validations on a data set: left against iterations, right against hours of computing."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for run in runs:
+        iterations = run.iterations()
+        values = [run.validations[dataset][iteration][metric] for iteration in iterations]
+        hours = [run.computing_seconds(iteration) / SECONDS_PER_HOUR for iteration in iterations]
+        for axes, positions in zip(panels, (iterations, hours), strict=True):
+            axes.plot(positions, values, marker=".", label=f"{run.name} ({run.parameters:,} parameters)")
+    unit = " (dB)" if metric == "psnr" else ""
+    panels[0].set(xlabel="iterations", ylabel=f"{metric.upper()} on {dataset}{unit}")
+    panels[1].set(xlabel="hours of computing, without waiting for data")
+    for axes in panels:
+        axes.grid(alpha=0.3)
+    panels[1].legend()
     _save(figure, path)
 
 

@@ -29,6 +29,7 @@ from mambair.errors import UserError
 from mambair.imaging.headers import printable
 from mambair.imaging.photo import Photo, check_channels, read_photo, write_photo
 from mambair.imaging.pixels import to_uint8
+from mambair.runtime.freed_memory import give_back_freed_memory
 from mambair.runtime.log_setup import console
 
 if TYPE_CHECKING:
@@ -215,6 +216,8 @@ class RestoreRun:
             for job, _ in group:
                 fail(outcome, job, str(error))
             return []
+        if self.restorer.device.type == "cpu":
+            give_back_freed_memory()  # before its pieces become too small for the next photo's tensors
         return [
             (job, Photo(to_uint8(pixels) if self.bits == "8" else pixels, photo.icc_profile, photo.exif))
             for (job, photo), pixels in zip(group, results, strict=True)

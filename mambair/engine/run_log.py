@@ -60,7 +60,8 @@ def log_beginning(options: TrainOptions, start: Start, folders: RunFolders, mode
     logger.info("%s in %s on %s (%s)", options.name, folders.root, hardware, versions)
     for name in model.optimizers:
         count = sum(parameter.numel() for parameter in model.networks[name].parameters())
-        logger.info("%s: %s, %s parameters", name, type(model.networks[name]).__name__, f"{count:,}")
+        section = getattr(options, f"network_{name.removeprefix('net_')}")  # net_g is described by network_g
+        logger.info("%s: %s, %s parameters", name, section["type"], f"{count:,}")
     if start.path is not None:
         logger.info("going on after iteration %s from %s", f"{start.iteration:,}", start.path)
 

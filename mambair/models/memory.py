@@ -10,6 +10,8 @@ import psutil
 import torch
 from torch import nn
 
+from mambair.runtime.freed_memory import give_back_freed_memory
+
 logger = logging.getLogger(__name__)
 
 # Parts of the free memory that a restoration may take. The rest is for the result, for other programs (CPU) and
@@ -21,8 +23,9 @@ CUDA_SHARE = 0.8
 PROBE_SIDES = (64, 128)
 
 # Growth of the process's peak memory per input pixel and channel of the body, rounded up: 62 to 83 bytes were measured
-# for the light, classic, denoising and U-Net networks at 128x128 and 256x256 with the numba scan.
-CPU_BYTES_PER_CHANNEL = 96
+# for the light, classic, denoising and U-Net networks at 128x128 and 256x256 with the numba scan, and up to 126 for the
+# light network at 512x512 with freed memory kept, some of which is in pieces too small to be used again.
+CPU_BYTES_PER_CHANNEL = 128
 # For networks that do not state their width: twice the classic network's.
 DEFAULT_WIDTH = 360
 
@@ -71,6 +74,7 @@ def free_memory(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + cached
+    give_back_freed_memory()
     free = psutil.virtual_memory().available
     for folder, limit, usage, cache in _CGROUP_FOLDERS:
         free = min(free, _free_in_container(folder, limit, usage, cache))

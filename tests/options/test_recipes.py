@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 import mambair.losses  # noqa: F401 (registers the losses)
 from mambair.archs import build_network
@@ -18,6 +19,8 @@ TEST_RECIPES = sorted((RECIPES / "test").glob("*.yml"))
 LONG_SR = (500_000, [250_000, 400_000, 450_000, 475_000], 2e-4, 32)
 SHORT_SR = (250_000, [125_000, 200_000, 225_000, 237_500], 1e-4, 32)
 LONG_RESTORATION = (1_600_000, [800_000, 1_200_000, 1_400_000, 1_500_000], 2e-4, 16)
+BSD400_SR = (60_000, [30_000, 48_000, 54_000, 57_000], 2e-4, 32)
+BSD400_RESTORATION = (60_000, [30_000, 45_000, 52_500, 56_250], 2e-4, 16)
 SHORT_RESTORATION = (800_000, [400_000, 600_000, 700_000, 750_000], 1e-4, 16)
 
 # name -> (iterations, milestones, learning rate, total batch), ground-truth patch, loss, weights to start from
@@ -28,7 +31,10 @@ FIGURES = {
     "lightSR_x2": (LONG_SR, 128, "L1Loss", None),
     "lightSR_x3": (LONG_SR, 192, "L1Loss", None),
     "lightSR_x4": (LONG_SR, 256, "L1Loss", None),
+    "lightSR_x2_BSD400": (BSD400_SR, 128, "L1Loss", None),
+    "SwinIR_light_x2_BSD400": (BSD400_SR, 128, "L1Loss", None),
     "ColorDN_15": (LONG_RESTORATION, 128, "CharbonnierLoss", None),
+    "ColorDN_25_BSD400": (BSD400_RESTORATION, 64, "CharbonnierLoss", None),
     "ColorDN_25": (SHORT_RESTORATION, 128, "CharbonnierLoss", "experiments/ColorDN_15/models/net_g_1600000.pth"),
     "ColorDN_50": (SHORT_RESTORATION, 128, "CharbonnierLoss", "experiments/ColorDN_15/models/net_g_1600000.pth"),
     "CAR_q40": (LONG_RESTORATION, 126, "CharbonnierLoss", None),
@@ -64,7 +70,10 @@ PARAMETERS = {
     "lightSR_x2": 905_016,
     "lightSR_x3": 913_131,
     "lightSR_x4": 924_492,
+    "lightSR_x2_BSD400": 905_016,
+    "SwinIR_light_x2_BSD400": 910_152,
     "ColorDN_15": 15_777_507,
+    "ColorDN_25_BSD400": 991731,
     "CAR_q10": 15_771_025,
     "RealDN": 26_779_480,
     "RealSR_x4": 20_569_575,
@@ -106,7 +115,7 @@ def test_figures_of_the_recipes(name: str) -> None:
     assert options.path.strict_load_g == (name not in ("SR_x3", "SR_x4"))
     dataset = options.datasets["train"]
     assert dataset.use_hflip and dataset.use_rot
-    assert train.ema_decay == (0.999 if name.startswith("RealSR") else 0)
+    assert train.ema_decay == (0.999 if name.startswith("RealSR") or name.endswith("BSD400") else 0)
 
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if "DN_" in name or "CAR_" in name])
@@ -115,6 +124,16 @@ def test_degradation_strength_is_that_of_the_name(name: str) -> None:
     for options in (recipe(name), parse_test_options(RECIPES / "test" / f"{name}.yml")):
         for dataset in options.datasets.values():
             assert (dataset.noise if "DN_" in name else dataset.quality) == level
+
+
+def test_the_baseline_is_trained_as_the_network_that_it_is_compared_with() -> None:
+    ours, baseline = (
+        yaml.safe_load((RECIPES / "train" / f"{name}_x2_BSD400.yml").read_text(encoding="utf-8"))
+        for name in ("lightSR", "SwinIR_light")
+    )
+    assert (ours.pop("name"), baseline.pop("name")) == ("lightSR_x2_BSD400", "SwinIR_light_x2_BSD400")
+    assert ours.pop("network_g")["type"] == "MambaIR" and baseline.pop("network_g")["type"] == "SwinIR"
+    assert ours == baseline
 
 
 def test_figures_of_real_denoising() -> None:
@@ -225,6 +244,7 @@ def test_test_recipes_load_and_match_their_training(path: Path) -> None:
     options = parse_test_options(path)
     assert options.source.warnings == () and options.name == path.stem
     trained = recipe("RealSR_x4_gan" if path.stem == "RealSR_x4" else path.stem)
+    assert options.path.param_key_g == ("params_ema" if trained.train.ema_decay else "params")
     network = {key: value for key, value in trained.network_g.items() if key != "use_checkpoint"}
     assert options.network_g == network and options.scale == trained.scale
     weights = f"experiments/{trained.name}/models/net_g_{trained.train.total_iter}.pth"
@@ -235,6 +255,8 @@ def test_test_recipes_load_and_match_their_training(path: Path) -> None:
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_networks_have_the_published_number_of_parameters(name: str) -> None:
+    if name.startswith("SwinIR"):
+        pytest.importorskip("spandrel")
     network = build_network(parse_test_options(RECIPES / "test" / f"{name}.yml").network_g)
     assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[name]
 
