@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+import torch
+
 import mambair.models.gan_model
 import mambair.models.real_sr_model  # noqa: F401  (these register the models)
 from mambair.data.loaders import TrainLoader, build_train_loader, build_val_datasets
@@ -105,6 +107,8 @@ class TrainingRun:
         """Train to the end, or until asked to stop; returns the exit code (see `Trainer.train`)."""
         options = self.options
         if self._use_compile():
+            # Where nobody asked for it, what cannot be compiled runs as it is.
+            torch._dynamo.config.suppress_errors = options.train.compile == "auto"
             self.model.compile()
         if self.group.world_size > 1 and not isinstance(self.stepper.passes, GraphedPasses):
             self.model.distribute()
