@@ -26,10 +26,9 @@ from mambair.models.weights_source import (
     check_purpose,
     find_weights,
     read_purpose,
-    sha256_of,
 )
 from mambair.registry import did_you_mean
-from mambair.runtime.files import atomic_write
+from mambair.runtime.files import atomic_write, sha256_of
 from mambair.runtime.log_setup import console, setup_logging
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,5 @@
 """Which checkpoints are whole: found out before one is used."""
 
-import hashlib
 import logging
 import os
 import struct
@@ -12,10 +11,9 @@ from pathlib import Path
 from mambair.archs.state_files import read_weights_file
 from mambair.engine.checkpoints import CheckpointFolders, read_state
 from mambair.errors import UserError
+from mambair.runtime.files import sha256_of
 
 logger = logging.getLogger(__name__)
-
-READ_BYTES = 1 << 20
 
 
 def newest_complete(folders: CheckpointFolders, networks: Iterable[str]) -> Path | None:
@@ -77,15 +75,6 @@ def find_mismatch(checksums: Path) -> str | None:
             return f"{checksums} is damaged"
         if not path.is_file():
             return f"{path} is missing"
-        if sha256(path) != expected:
+        if sha256_of(path) != expected:
             return f"{path} is damaged (its checksum differs)"
     return None if lines else f"{checksums} is empty"
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file, as `sha256sum` prints it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(READ_BYTES):
-            digest.update(block)
-    return digest.hexdigest()

@@ -51,7 +51,8 @@ class GraphedForward:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 result = self.forward(source)
         except RuntimeError as error:  # too little memory for a second set of intermediates, mostly
-            logger.debug("no CUDA graph for inputs of %s: %s", tuple(x.shape), str(error).splitlines()[0])
+            reason = str(error).splitlines()[0]
+            logger.warning("no CUDA graph for inputs of %s, which takes longer: %s", tuple(x.shape), reason)
             self._graphs[x.shape] = None
         else:
             self._graphs[x.shape] = graph, source, result

@@ -1,6 +1,5 @@
 """Where weights come from: a file, the Hugging Face Hub, the cache of `mambair weights get`, or the package."""
 
-import hashlib
 import os
 import re
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from mambair.errors import UserError
 from mambair.models.published_weights import PUBLISHED
 from mambair.registry import did_you_mean
+from mambair.runtime.files import sha256_of
 
 SHIPPED_FOLDER = Path(__file__).resolve().parents[1] / "weights"
 CACHE_VARIABLE = "MAMBAIR_CACHE"
@@ -26,7 +26,6 @@ _HUB_ADDRESS = re.compile(
     r"hf://(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>[^@#]+)(@(?P<revision>[^@#]+))?(#sha256=(?P<sha256>[0-9a-f]{64}))?"
 )
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_READ_SIZE = 2**20
 
 
 def cache_folder() -> Path:
@@ -34,15 +33,6 @@ def cache_folder() -> Path:
     if CACHE_VARIABLE in os.environ:
         return Path(os.environ[CACHE_VARIABLE])
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mambair"
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_READ_SIZE):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def find_weights(weights: str | Path | None, *, task: str | None = None, noise: int | None = None) -> Path:

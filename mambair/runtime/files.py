@@ -1,5 +1,6 @@
-"""Files that are either the old one or the whole new one, never a part."""
+"""Files that are either the old one or the whole new one, never a part, and their checksums."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".tmp-"
+_READ_BYTES = 2**20
 
 
 @contextmanager
@@ -51,3 +53,12 @@ def remove_leftovers(folder: Path) -> list[Path]:
     for leftover in leftovers:
         leftover.unlink(missing_ok=True)
     return leftovers
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits, as `sha256sum` prints it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_READ_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

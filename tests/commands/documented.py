@@ -50,6 +50,10 @@ fi
 """
 
 
+DEMO = "mambair demo --weights my_network.pth"
+"""Run by test_readme.py by itself: it serves until it is stopped."""
+
+
 class Block(NamedTuple):
     """A fenced block of a page."""
 

@@ -19,16 +19,7 @@ from mambair.commands.test_command import build_parser as build_test_parser
 from mambair.data_tools import command as data_command
 from mambair.models.published_weights import PUBLISHED
 from mambair.options import parse_run_arguments, parse_test_options, parse_train_options
-from tests.commands.documented import (
-    PROJECT,
-    Recipe,
-    blocks,
-    build_world,
-    check_outcome,
-    commands,
-    run_python,
-    try_recipe,
-)
+from tests.commands.documented import DEMO, PROJECT, Recipe, blocks, check_outcome, commands, run_python, try_recipe
 from tests.fake_hub import serve
 
 DOCS = PROJECT / "docs"
@@ -65,15 +56,6 @@ RECIPES = {
         ("activation.png", "activation.json")
     ),
 }
-DEMO = "mambair demo --weights my_network.pth"  # run by test_readme.py
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Path:
-    folder = tmp_path / "world"
-    folder.mkdir()
-    build_world(folder)
-    return folder
 
 
 def needs_extra(command: str) -> None:

@@ -17,11 +17,11 @@ import tomllib
 from mambair import cli
 from mambair.models.published_weights import PUBLISHED
 from tests.commands.documented import (
+    DEMO,
     PROJECT,
     SECONDS,
     Recipe,
     blocks,
-    build_world,
     commands,
     environment,
     inline_commands,
@@ -60,15 +60,6 @@ RECIPES = {
         TESTED, "Manga109"
     ),
 }
-DEMO = "mambair demo --weights my_network.pth"
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Path:
-    folder = tmp_path / "world"
-    folder.mkdir()
-    build_world(folder)
-    return folder
 
 
 def test_every_command_is_tried_here() -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mambair.archs import load_network
-from mambair.engine import whole_checkpoints
 from mambair.engine.checkpoints import CheckpointFolders, read_state
 from mambair.engine.whole_checkpoints import newest_complete
 from mambair.errors import UserError
+from mambair.runtime.files import sha256_of
 from tests.engine.tiny_run import read_weights, same_weights, train
 
 
@@ -93,7 +93,7 @@ def test_nothing_complete(run: CheckpointFolders, tmp_path: Path) -> None:
 def test_checksums_are_those_of_sha256sum(run: CheckpointFolders) -> None:
     for line in run.checksums(4).read_text().splitlines():
         checksum, name = line.split("  ")
-        assert whole_checkpoints.sha256(run.training_states / name) == checksum
+        assert sha256_of(run.training_states / name) == checksum
 
 
 def test_keep_checkpoints_prunes_the_oldest(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from mambair.imaging.photo import Photo, write_photo
 from mambair.models import weights_source
 from mambair.models.published_weights import PUBLISHED
 from mambair.models.restorer import load_model
-from mambair.models.weights_source import find_weights, read_purpose, sha256_of, weights_at_hand
+from mambair.models.weights_source import find_weights, read_purpose, weights_at_hand
+from mambair.runtime.files import sha256_of
 
 COMMIT = "0123456789012345678901234567890123456789"
 
