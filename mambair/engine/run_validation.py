@@ -62,9 +62,10 @@ class RunValidation:
         validator = Validator(self.metrics, self.group, self.show_progress, stop=lambda: stop.requested)
         pictures: dict[str, np.ndarray] = {}
         found: dict[str, Scores] = {}
-        for name, dataset in self.datasets.items():
-            keep = self._keeper(name, iteration, pictures)
-            found[name] = validator.run(model.restore, dataset, name, keep)
+        with model.judging():
+            for name, dataset in self.datasets.items():
+                keep = self._keeper(name, iteration, pictures)
+                found[name] = validator.run(model.restore, dataset, name, keep)
         is_best = False
         for position, (name, scores) in enumerate(found.items()):
             is_best |= self._note(name, scores, iteration, best) and position == 0

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -38,21 +38,22 @@ class StepResult:
     """This process's share of each loss; the mean over the processes is the mean over the total batch."""
     rates: dict[str, float]
     """Learning rate per network."""
-    norms: dict[str, float]
+    norms: dict[str, Tensor]
     """Gradient norm per network, before clipping."""
     stop: bool
-    """Whether any process was asked to stop."""
+    """Whether any process is known to have been asked to stop."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What all processes agree on after the backward pass of a phase."""
+class _Verdict:
+    """What all processes agree on after the backward pass of a phase; on a GPU it may not be known yet."""
 
-    bad_loss: bool
-    bad_norm: bool
-    spike: bool
-    stop: bool
-    norm: float
+    iteration: int
+    micro_batches: Sequence[LoadedBatch]
+    totals: Sequence[Tensor]
+    flags: Tensor
+    """On the CPU, once `known`: a loss, or the gradient norm, is not finite; a loss jumped; asked to stop."""
+    known: torch.cuda.Event | None
 
 
 class Stepper:
@@ -65,6 +66,9 @@ class Stepper:
         clip_norm: largest gradient norm, None for no clipping.
         skip_nonfinite: steps in a row with non-finite numbers that are skipped before the run stops.
         graphs: replay the passes as CUDA graphs; see `passes.graph_refusal` for the models that allow it.
+
+    Steps on a GPU do not wait for it: whether an iteration's numbers were good shows during the next one, or when
+    `settle` is called. Only where a bad step may have to be left out (skip_nonfinite, fp16) is every one waited for.
     """
 
     def __init__(
@@ -85,13 +89,16 @@ class Stepper:
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=model.amp_dtype is torch.float16)
         self.passes = GraphedPasses(model, self.scaler, group.world_size) if graphs else PlainPasses(model, self.scaler)
         self.skipped_in_a_row = 0
+        self._waits = model.device.type != "cuda" or skip_nonfinite > 0 or self.scaler.is_enabled()
+        self._pending: _Verdict | None = None
+        self._stop = False
         self._usual = {name: UsualLoss(model.device) for name in model.optimizers}
 
     def step(self, loaded: LoadedStep, stop: bool) -> StepResult:
         """Take the step that follows `loaded.iteration` completed ones.
 
-        `stop`: whether this process was asked to stop; the result says whether any was. Raises NonFiniteError
-        when the numbers have gone bad.
+        `stop`: whether this process was asked to stop; the result says whether any was, now or an iteration ago.
+        Raises NonFiniteError when the numbers of this iteration or the one before have gone bad.
         """
         iteration, micro_batches = loaded.iteration, loaded.micro_batches
         batches = [
@@ -103,14 +110,12 @@ class Stepper:
             result.rates[phase.network] = optimizer.set_iteration(iteration)
             self.passes.zero_gradients(optimizer)
             losses, totals = self._backward(phase, number, loaded, batches)
-            verdict = self._judge(phase, optimizer, sum(totals), stop)
+            norm, flags = self._judge(phase, optimizer, sum(totals), stop)
             result.losses.update(losses)
-            result.norms[phase.network] = verdict.norm
-            stop = stop or verdict.stop
-            if verdict.spike:
-                self._report_spike(iteration, micro_batches, totals)
-            if verdict.bad_loss or verdict.bad_norm:
-                self._skip_or_raise(iteration, micro_batches, totals, verdict)
+            result.norms[phase.network] = norm
+            self.settle()
+            self._pending = self._verdict(iteration, micro_batches, totals, flags)
+            if self._waits and not self.settle():
                 break
             self.scaler.step(optimizer.optimizer)
         else:
@@ -118,7 +123,28 @@ class Stepper:
             for name, average in self.model.averages.items():
                 average.update_parameters(self.model.networks[name])
         self.scaler.update()
-        return StepResult(result.losses, result.rates, result.norms, stop)
+        return replace(result, stop=self._stop)
+
+    def settle(self) -> bool:
+        """Wait until it is known whether all steps so far were good; returns False if the last one must be left out.
+
+        Raises NonFiniteError when the numbers have gone bad.
+        """
+        verdict, self._pending = self._pending, None
+        if verdict is None:
+            return True
+        if verdict.known is not None:
+            verdict.known.synchronize()
+        bad_loss, bad_norm, spike, stop = (flag > 0 for flag in verdict.flags.tolist())
+        self._stop = self._stop or stop
+        if spike:
+            self._report_spike(verdict)
+        if self.scaler.is_enabled() and self.scaler.get_scale() >= MIN_SCALE:
+            bad_norm = False  # fp16's loss scale was too high: the scaler leaves out the step and lowers it
+        if bad_loss or bad_norm:
+            self._skip_or_raise(verdict, bad_loss)
+            return False
+        return True
 
     def _backward(
         self, phase: Phase, number: int, loaded: LoadedStep, batches: Sequence[Batch]
@@ -137,46 +163,50 @@ class Stepper:
                     losses[name] = losses.get(name, 0.0) + value * weight
         return losses, totals
 
-    def _judge(self, phase: Phase, optimizer: ScheduledOptimizer, total: Tensor, stop: bool) -> Verdict:
-        """Clip the gradients, and agree with the other processes on what they and the loss are like."""
+    def _judge(self, phase: Phase, optimizer: ScheduledOptimizer, total: Tensor, stop: bool) -> tuple[Tensor, Tensor]:
+        """Clip the gradients; returns their norm, and the flags of a `_Verdict` that all processes agree on."""
         self.scaler.unscale_(optimizer.optimizer)
         parameters = [parameter for parameter in optimizer.parameters if parameter.grad is not None]
         norm = get_total_norm([parameter.grad for parameter in parameters])
         if self.clip_norm is not None:
             clip_grads_with_norm_(parameters, self.clip_norm, norm)
         spike = self._usual[phase.network].is_spike(total)
-        flags = torch.stack([~total.isfinite(), ~norm.isfinite(), spike, torch.full_like(spike, stop)]).to(norm.dtype)
+        flags = torch.stack([~total.isfinite(), ~norm.isfinite(), spike, torch.full_like(spike, stop)]).float()
         if self.group.world_size > 1:
             dist.all_reduce(flags, dist.ReduceOp.MAX)
-        # The one wait for the device in an iteration: weights must not be stepped before the numbers are known.
-        *decisions, value = torch.cat([flags, norm.view(1)]).tolist()
-        bad_loss, bad_norm, spike, stop = (decision > 0 for decision in decisions)
-        if self.scaler.is_enabled() and self.scaler.get_scale() >= MIN_SCALE:
-            bad_norm = False  # fp16's loss scale was too high: the scaler leaves out the step and lowers it
-        return Verdict(bad_loss, bad_norm, spike, stop, value)
+        return norm, flags
 
-    def _skip_or_raise(
-        self, iteration: int, micro_batches: Sequence[LoadedBatch], totals: Sequence[Tensor], verdict: Verdict
-    ) -> None:
+    def _verdict(
+        self, iteration: int, micro_batches: Sequence[LoadedBatch], totals: Sequence[Tensor], flags: Tensor
+    ) -> _Verdict:
+        if not flags.is_cuda:
+            return _Verdict(iteration, micro_batches, totals, flags, None)
+        host = torch.empty_like(flags, device="cpu", pin_memory=True)
+        host.copy_(flags, non_blocking=True)
+        known = torch.cuda.Event()
+        known.record()
+        return _Verdict(iteration, micro_batches, totals, host, known)
+
+    def _skip_or_raise(self, verdict: _Verdict, bad_loss: bool) -> None:
         self.skipped_in_a_row += 1
-        what = "loss" if verdict.bad_loss else "gradient norm"
-        files = self._gather_files(micro_batches, totals, only_bad=verdict.bad_loss)
-        message = f"iteration {iteration + 1}: the {what} is not finite; files of the batch: {', '.join(files)}"
+        what = "loss" if bad_loss else "gradient norm"
+        files = self._gather_files(verdict, only_bad=bad_loss)
+        message = f"iteration {verdict.iteration + 1}: the {what} is not finite; files of the batch: {', '.join(files)}"
         if self.skipped_in_a_row > self.skip_nonfinite:
             raise NonFiniteError(message)
         logger.warning("%s; the step is skipped (%d in a row)", message, self.skipped_in_a_row)
 
-    def _report_spike(self, iteration: int, micro_batches: Sequence[LoadedBatch], totals: Sequence[Tensor]) -> None:
-        files = self._gather_files(micro_batches, totals, only_bad=False)
-        logger.warning("iteration %d: the loss jumped; files of the batch: %s", iteration + 1, ", ".join(files))
+    def _report_spike(self, verdict: _Verdict) -> None:
+        files = self._gather_files(verdict, only_bad=False)
+        logger.warning(
+            "iteration %d: the loss jumped; files of the batch: %s", verdict.iteration + 1, ", ".join(files)
+        )
 
-    def _gather_files(
-        self, micro_batches: Sequence[LoadedBatch], totals: Sequence[Tensor], only_bad: bool
-    ) -> list[str]:
+    def _gather_files(self, verdict: _Verdict, only_bad: bool) -> list[str]:
         """The files of the iteration over all processes; `only_bad`: of micro-batches whose loss is not finite."""
         own = [
             name
-            for batch, total in zip(micro_batches, totals, strict=True)
+            for batch, total in zip(verdict.micro_batches, verdict.totals, strict=True)
             if not (only_bad and math.isfinite(total.item()))
             for name in files_of(batch)
         ]

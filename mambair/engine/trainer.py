@@ -122,9 +122,11 @@ class Trainer:
         assert loaded.iteration == self.position.iteration
         try:
             result = self.stepper.step(loaded, stop.requested)
+            self.position.iteration += 1
+            if any(map(self._is_due, (self.schedule.print_freq, self.schedule.save_freq, self.schedule.val_freq))):
+                self.stepper.settle()
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {self._way_back()}") from error
-        self.position.iteration += 1
         self.progress.advance(loaded.total_batch)
         if self._is_due(self.schedule.print_freq):
             self._log(result)
@@ -171,10 +173,11 @@ class Trainer:
 
     def _log(self, result: StepResult) -> None:
         losses = reduce_mean(result.losses)
-        pace = self.progress.log(losses, result.rates, result.norms)
+        norms = {name: norm.item() for name, norm in result.norms.items()}
+        pace = self.progress.log(losses, result.rates, norms)
         values = {f"losses/{name}": value for name, value in losses.items()}
         values |= {f"learning_rate/{name}": value for name, value in result.rates.items()}
-        values |= {f"gradient_norm/{name}": value for name, value in result.norms.items()}
+        values |= {f"gradient_norm/{name}": value for name, value in norms.items()}
         values["pace/images_per_second"] = pace.images_per_second
         for tracker in self.trackers:
             tracker.scalars(values, self.position.iteration)

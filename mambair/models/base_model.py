@@ -26,7 +26,7 @@ images into one batch), and `self.networks[name]` for those it does not.
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +73,7 @@ class TrainableModel(ABC):
         self.optimizers: dict[str, ScheduledOptimizer] = {}
         self.amp_dtype = amp_dtype
         self._callable: dict[str, nn.Module] = dict(self.networks)
+        self._compiled = False
 
     @abstractmethod
     def phases(self, iteration: int) -> Sequence[Phase]:
@@ -105,6 +106,11 @@ class TrainableModel(ABC):
         """Compile every trained network with torch.compile; the first iterations then take minutes."""
         for name in self.optimizers:
             self.networks[name].compile()
+        self._compiled = True
+
+    def judging(self) -> AbstractContextManager:
+        """Within this block networks run uncompiled: to compile them for every size of image would take minutes."""
+        return torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
 
     def distribute(self) -> None:
         """Average the gradients of every trained network over all processes."""

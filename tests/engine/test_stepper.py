@@ -52,7 +52,7 @@ def test_accumulated_step_equals_the_whole_batch(sizes: tuple[int, ...]) -> None
     first = Stepper(whole, ProcessGroup(), seed=0).step(make_step(6), stop=False)
     second = Stepper(parts, ProcessGroup(), seed=0).step(make_step(*sizes), stop=False)
     torch.testing.assert_close(first.losses["l_pix"], second.losses["l_pix"])
-    assert first.norms["net_g"] == pytest.approx(second.norms["net_g"], rel=1e-5)
+    torch.testing.assert_close(first.norms, second.norms)
     gradients = [[parameter.grad for parameter in model.networks["net_g"].parameters()] for model in (whole, parts)]
     torch.testing.assert_close(*gradients)
 
@@ -123,6 +123,17 @@ def test_loss_spike_is_logged_with_its_files(caplog: pytest.LogCaptureFixture, m
     assert "jumped" not in caplog.text
     stepper.step(make_step(1, iteration=110, scale=100.0), stop=False)
     assert "iteration 111: the loss jumped; files of the batch: photo_0.png" in caplog.text
+
+
+@pytest.mark.parametrize("by_settling", [True, False])
+def test_a_step_that_does_not_wait_shows_its_bad_numbers_in_the_next(by_settling: bool) -> None:
+    stepper = Stepper(make_model(), ProcessGroup(), seed=0)
+    stepper._waits = False  # as on a GPU
+    assert not stepper.step(make_step(2), stop=True).stop
+    assert stepper.step(make_step(2, iteration=1, scale=float("inf")), stop=False).stop
+    with pytest.raises(NonFiniteError, match=r"iteration 2: the loss is not finite"):
+        stepper.settle() if by_settling else stepper.step(make_step(2, iteration=2), stop=False)
+    assert stepper.settle()  # said once
 
 
 @pytest.mark.gpu

@@ -17,20 +17,16 @@ from mambair.ops.ss2d.triton_prepare import softplus_slope
 from mambair.ops.ss2d.triton_sums import store_sums, store_sums_by_matrices
 from mambair.ops.ss2d.triton_walk import (
     LANES,
+    bc_of,
     block_channels,
-    chunk_places,
     chunk_tiles,
     direction,
-    fetch,
     fetch_run,
     line_geometry,
-    lines_ahead,
+    load_bc,
     row_of,
-    some_pixels_ahead,
     state_places,
     tile_pixels,
-    walk_from,
-    walk_on,
     wide,
 )
 
@@ -42,7 +38,7 @@ def chunk_adjoints_kernel(
     x_ptr, dy_ptr, delta_ptr, bc_ptr, A2_ptr, states_ptr, tile_states_ptr, adjoints_ptr,
     height, width, pixel_stride, group_stride, E, EP, K, G, chunks, first_group, groups, tile_pitch,
     N: tl.constexpr, NP: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr,
-    WIDE: tl.constexpr, SENSES: tl.constexpr,
+    EVEN: tl.constexpr, WIDE: tl.constexpr, SENSES: tl.constexpr,
 ):  # fmt: skip
     """tile_states, and each chunk's own contribution to its adjoint.
 
@@ -55,49 +51,39 @@ def chunk_adjoints_kernel(
     b = (tl.program_id(2) // slots).to(tl.int64)
     group, sense, k = direction(slot, first_group, groups, G)
     length, line_count, along, across = line_geometry(group, height, width, IMAGE)
-    tiles_per_line = tl.cdiv(length, T)
     e, exists_e = block_channels(tl.program_id(0), E, BE)
-    n = tl.arange(0, BN)
-    live = n[:, None, None] < N
-    places = state_places(tl.program_id(0), n[:, None, None], BE, N)
-    block = tl.program_id(0) * BE
+    n = tl.arange(0, BN)[:, None, None]
+    live = n < N
+    places = state_places(tl.program_id(0), n, BE, N)
     image = b * height * width * pixel_stride + group * group_stride
-    x_ptr += image + block
-    dy_ptr += image + block
-    delta_ptr += (b * height * width * slots + slot) * E + block
+    x_ptr += image + e
+    dy_ptr += image + e
+    delta_ptr += (b * height * width * slots + slot) * E + e
     bc_ptr += (b * height * width * slots + slot) * (2 * NP)
-    lines, strides = lines_ahead(x_ptr, dy_ptr, delta_ptr, bc_ptr, pixel_stride, slots * E, slots * 2 * NP, BE, 2 * NP)
-    x_ptr += e - block
-    dy_ptr += e - block
-    delta_ptr += e - block
     tile_states_ptr += (b * slots + slot) * tile_pitch * N * EP + places
     A2 = tl.load(A2_ptr + k * N * EP + places, mask=live, other=0.0)
     h = tl.load(states_ptr + ((b * K + k) * chunks + chunk) * N * EP + places, mask=live, other=0.0)
     passed = tl.full(A2.shape, 1.0, tl.float32)
     adjoint = tl.zeros_like(A2)
-    first, count = chunk_places(chunk, chunks, length, line_count, T)
-    start = tl.where(sense == 1, first + count - 1, first)
-    line = start // length
-    pixel, position = walk_from(start, length, along, across)
-    for _ in range(count):
-        place = wide(pixel, WIDE)
-        delta = tl.load(delta_ptr + place * (slots * E), mask=exists_e, other=0.0).to(tl.float32)
-        x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0).to(tl.float32)
-        dy = tl.load(dy_ptr + place * pixel_stride, mask=exists_e, other=0.0).to(tl.float32)
-        B = tl.load(bc_ptr + place * (slots * 2 * NP) + n, mask=n < NP, other=0.0)[:, None, None]
-        C = tl.load(bc_ptr + place * (slots * 2 * NP) + NP + n, mask=n < NP, other=0.0)[:, None, None]
-        fetch(lines + some_pixels_ahead(pixel, along, sense, height * width) * strides)
-        entry = tl.where(sense == 1, tl.minimum(position // T * T + T, length) - 1, position // T * T)
-        if position == entry:
-            tile = (line * tiles_per_line + position // T).to(tl.int64)
-            tl.store(tile_states_ptr + tile * N * EP, h.to(tile_states_ptr.dtype.element_ty), mask=live)
-        pixel, next_position = walk_on(pixel, position, length, along, across, sense)
-        line += tl.where(next_position - position == 1 - 2 * sense, 0, 1 - 2 * sense)
-        position = next_position
-        decay = tl.exp2(delta * A2)
-        h = tl.where(live, decay * h + (delta * x) * B, 0.0)
-        passed = tl.where(live, passed * decay, 1.0)
-        adjoint = tl.where(live, adjoint + passed * (dy * C), 0.0)
+    low, count = chunk_tiles(chunk, chunks, line_count * tl.cdiv(length, T))
+    for i in range(count):
+        tile = tl.where(sense == 1, low + count - 1 - i, low + i)
+        base, pixels, exists = tile_pixels(tile, sense, length, along, across, EVEN, T)
+        mask = exists[:, None, None] & exists_e
+        place = wide(base + pixels, WIDE)
+        x = tl.load(x_ptr + place[:, None, None] * pixel_stride, mask=mask, other=0.0).to(tl.float32)
+        dy = tl.load(dy_ptr + place[:, None, None] * pixel_stride, mask=mask, other=0.0).to(tl.float32)
+        delta = tl.load(delta_ptr + place[:, None, None] * (slots * E), mask=mask, other=0.0).to(tl.float32)
+        bc = load_bc(bc_ptr, place * (slots * 2 * NP), exists, NP, BN)
+        tile_states = tile_states_ptr + tile.to(tl.int64) * N * EP
+        tl.store(tile_states, h.to(tile_states_ptr.dtype.element_ty), mask=live)
+        for t in tl.static_range(T):
+            delta_t = row_of(delta, t, T)
+            B, C = bc_of(bc, t, T, BN)
+            decay = tl.exp2(delta_t * A2)
+            h = tl.where(live, decay * h + (delta_t * row_of(x, t, T)) * B, 0.0)
+            passed = tl.where(live, passed * decay, 1.0)
+            adjoint = tl.where(live, adjoint + passed * (row_of(dy, t, T) * C), 0.0)
     tl.store(adjoints_ptr + ((b * slots + slot) * chunks + chunk) * N * EP + places, adjoint, mask=live)
 
 

@@ -10,68 +10,87 @@ directions (forward: all of them).
     states      (B, K, C, EB, N, lanes)  fp32
     delta_sums  (B, K, C, EB lanes)   fp32 sum of delta over a chunk; the chunk multiplies a state by exp2(A2 sum)
 
-The scanning kernels go from place to place with all states in registers, and load the next place's values before they
-compute with the present ones.
+The scanning kernels load a tile of places at once, and go through it place by place with all states in registers.
 """
 
 import triton
 import triton.language as tl
 
 from mambair.ops.ss2d.triton_walk import (
+    bc_of,
     block_channels,
-    chunk_places,
+    chunk_tiles,
     direction,
     line_geometry,
+    load_bc,
     row_of,
     state_places,
-    walk_from,
-    walk_on,
+    tile_pixels,
     wide,
 )
 
 
 @triton.jit(do_not_specialize=["E", "chunks"])
-def chunk_states_kernel(
-    x_ptr, delta_ptr, bc_ptr, A2_ptr, states_ptr, delta_sums_ptr,
-    height, width, pixel_stride, group_stride, E, EP, K, G, chunks,
+def scan_kernel(
+    x_ptr, delta_ptr, bc_ptr, A2_ptr, D_ptr, states_ptr, delta_sums_ptr, last_ptr, parts_ptr,
+    height, width, pixel_stride, group_stride, part_stride, E, EP, K, G, chunks,
     N: tl.constexpr, NP: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr,
-    WIDE: tl.constexpr,
+    EVEN: tl.constexpr, WIDE: tl.constexpr, OUTPUTS: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
-    """The state at the end of every chunk if it began at zero, and the chunk's sum of delta."""
+    """One direction's chunk: the first time (not OUTPUTS) from a state of zero, for the state at its end and the sum of
+    its delta; the second time from the state that enters it, for y. Direction k writes y to parts_ptr + k part_stride.
+
+    LAST: the state that leaves the last chunk of every direction goes to last_ptr (B, K, N, E).
+    """
     chunk = tl.program_id(1)
     b = (tl.program_id(2) // K).to(tl.int64)
     group, sense, k = direction(tl.program_id(2) % K, 0, G, G)
     length, line_count, along, across = line_geometry(group, height, width, IMAGE)
     e, exists_e = block_channels(tl.program_id(0), E, BE)
-    n = tl.arange(0, BN)
-    live = n[:, None, None] < N
+    n = tl.arange(0, BN)[:, None, None]
+    live = n < N
     x_ptr += b * height * width * pixel_stride + group * group_stride + e
     delta_ptr += (b * height * width * K + k) * E + e
     bc_ptr += (b * height * width * K + k) * (2 * NP)
-    states = state_places(tl.program_id(0), n[:, None, None], BE, N)
-    A2 = tl.load(A2_ptr + k * N * EP + states, mask=live, other=0.0)
-    h = tl.zeros_like(A2)
-    first, count = chunk_places(chunk, chunks, length, line_count, T)
-    pixel, position = walk_from(tl.where(sense == 1, first + count - 1, first), length, along, across)
-    place = wide(pixel, WIDE)
-    x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0)
-    delta = tl.load(delta_ptr + place * (K * E), mask=exists_e, other=0.0)
-    B = tl.load(bc_ptr + place * (K * 2 * NP) + n, mask=n < NP, other=0.0)
-    total = tl.zeros_like(delta).to(tl.float32)
-    for i in range(count):
-        following, position = walk_on(pixel, position, length, along, across, sense)
-        pixel = tl.where(i + 1 < count, following, pixel)
-        place = wide(pixel, WIDE)
-        next_x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0)
-        next_delta = tl.load(delta_ptr + place * (K * E), mask=exists_e, other=0.0)
-        next_B = tl.load(bc_ptr + place * (K * 2 * NP) + n, mask=n < NP, other=0.0)
-        step = delta.to(tl.float32)
-        total += step
-        h = tl.where(live, tl.exp2(step * A2) * h + (step * x.to(tl.float32)) * B[:, None, None], 0.0)
-        x, delta, B = next_x, next_delta, next_B
+    parts_ptr += k * part_stride + b * height * width * pixel_stride + group * group_stride + e
+    places = state_places(tl.program_id(0), n, BE, N)
     chunk_index = (b * K + k) * chunks + chunk
-    tl.store(states_ptr + chunk_index * N * EP + states, h, mask=live)
-    tl.store(delta_sums_ptr + chunk_index * EP + e, total)
+    states_ptr += chunk_index * N * EP + places
+    A2 = tl.load(A2_ptr + k * N * EP + places, mask=live, other=0.0)
+    h = tl.zeros_like(A2)
+    total = tl.zeros_like(e).to(tl.float32)
+    if OUTPUTS:
+        h = tl.load(states_ptr, mask=live, other=0.0)
+        D = tl.load(D_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
+    low, count = chunk_tiles(chunk, chunks, line_count * tl.cdiv(length, T))
+    for i in range(count):
+        tile = tl.where(sense == 1, low + count - 1 - i, low + i)
+        base, pixels, exists = tile_pixels(tile, sense, length, along, across, EVEN, T)
+        mask = exists[:, None, None] & exists_e
+        place = wide(base + pixels, WIDE)
+        x = tl.load(x_ptr + place[:, None, None] * pixel_stride, mask=mask, other=0.0).to(tl.float32)
+        delta = tl.load(delta_ptr + place[:, None, None] * (K * E), mask=mask, other=0.0).to(tl.float32)
+        bc = load_bc(bc_ptr, place * (K * 2 * NP), exists, NP, BN)
+        y = tl.zeros_like(x)
+        for t in tl.static_range(T):
+            x_t = row_of(x, t, T)
+            delta_t = row_of(delta, t, T)
+            B, C = bc_of(bc, t, T, BN)
+            total += delta_t
+            h = tl.where(live, tl.exp2(delta_t * A2) * h + (delta_t * x_t) * B, 0.0)
+            if OUTPUTS:
+                # Adding -0.0 is no operation for the compiler, adding 0.0 is one.
+                y_t = tl.sum(tl.where(live, C * h, -0.0), 0, keep_dims=True) + D * x_t
+                y = tl.where((tl.arange(0, T) == t)[:, None, None], y_t, y)
+        if OUTPUTS:
+            target = parts_ptr + place[:, None, None] * pixel_stride
+            tl.store(target, y.to(parts_ptr.dtype.element_ty), mask=mask)
+    if not OUTPUTS:
+        tl.store(states_ptr, h, mask=live)
+        tl.store(delta_sums_ptr + chunk_index * EP + e, total)
+    elif LAST:
+        if chunk == tl.where(sense == 1, 0, chunks - 1):
+            tl.store(last_ptr + ((b * K + k) * N + n) * E + e, h, mask=live & exists_e)
 
 
 @triton.jit
@@ -119,61 +138,6 @@ def pass_states_kernel(
         _, _, after, entering = tl.associative_scan((decay, ones, own, before), 0, _chain_exclusive)
         tl.store(states_ptr + chunk * N * EP, entering, mask=mask)
         carry = row_of(after, BC - 1, BC)
-
-
-@triton.jit(do_not_specialize=["E", "chunks"])
-def outputs_kernel(
-    x_ptr, delta_ptr, bc_ptr, A2_ptr, D_ptr, states_ptr, last_ptr, parts_ptr,
-    height, width, pixel_stride, group_stride, part_stride, E, EP, K, G, chunks,
-    N: tl.constexpr, NP: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr,
-    WIDE: tl.constexpr, LAST: tl.constexpr,
-):  # fmt: skip
-    """One direction's y of one chunk, from the state that enters it; direction k writes to parts_ptr + k part_stride.
-
-    LAST: the state that leaves the last chunk of every direction goes to last_ptr (B, K, N, E).
-    """
-    chunk = tl.program_id(1)
-    b = (tl.program_id(2) // K).to(tl.int64)
-    group, sense, k = direction(tl.program_id(2) % K, 0, G, G)
-    length, line_count, along, across = line_geometry(group, height, width, IMAGE)
-    e, exists_e = block_channels(tl.program_id(0), E, BE)
-    n = tl.arange(0, BN)
-    live = n[:, None, None] < N
-    x_ptr += b * height * width * pixel_stride + group * group_stride + e
-    parts_ptr += k * part_stride + b * height * width * pixel_stride + group * group_stride + e
-    delta_ptr += (b * height * width * K + k) * E + e
-    bc_ptr += (b * height * width * K + k) * (2 * NP)
-    states = state_places(tl.program_id(0), n[:, None, None], BE, N)
-    A2 = tl.load(A2_ptr + k * N * EP + states, mask=live, other=0.0)
-    D = tl.load(D_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
-    chunk_index = (b * K + k) * chunks + chunk
-    h = tl.load(states_ptr + chunk_index * N * EP + states, mask=live, other=0.0)
-    first, count = chunk_places(chunk, chunks, length, line_count, T)
-    pixel, position = walk_from(tl.where(sense == 1, first + count - 1, first), length, along, across)
-    place = wide(pixel, WIDE)
-    x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0)
-    delta = tl.load(delta_ptr + place * (K * E), mask=exists_e, other=0.0)
-    B = tl.load(bc_ptr + place * (K * 2 * NP) + n, mask=n < NP, other=0.0)
-    C = tl.load(bc_ptr + place * (K * 2 * NP) + NP + n, mask=n < NP, other=0.0)
-    for i in range(count):
-        following, position = walk_on(pixel, position, length, along, across, sense)
-        target = parts_ptr + place * pixel_stride
-        pixel = tl.where(i + 1 < count, following, pixel)
-        place = wide(pixel, WIDE)
-        next_x = tl.load(x_ptr + place * pixel_stride, mask=exists_e, other=0.0)
-        next_delta = tl.load(delta_ptr + place * (K * E), mask=exists_e, other=0.0)
-        next_B = tl.load(bc_ptr + place * (K * 2 * NP) + n, mask=n < NP, other=0.0)
-        next_C = tl.load(bc_ptr + place * (K * 2 * NP) + NP + n, mask=n < NP, other=0.0)
-        x = x.to(tl.float32)
-        step = delta.to(tl.float32)
-        h = tl.where(live, tl.exp2(step * A2) * h + (step * x) * B[:, None, None], 0.0)
-        # Adding -0.0 is no operation for the compiler, adding 0.0 is one.
-        y = tl.sum(tl.where(live, C[:, None, None] * h, -0.0), 0, keep_dims=True) + D * x
-        tl.store(target, y.to(parts_ptr.dtype.element_ty), mask=exists_e)
-        x, delta, B, C = next_x, next_delta, next_B, next_C
-    if LAST:  # noqa: SIM102 (the first is decided when the kernel is compiled)
-        if chunk == tl.where(sense == 1, 0, chunks - 1):
-            tl.store(last_ptr + ((b * K + k) * N + n[:, None, None]) * E + e, h, mask=live & exists_e)
 
 
 @triton.jit

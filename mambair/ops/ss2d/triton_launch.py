@@ -19,9 +19,13 @@ from mambair.ops.ss2d import triton_prepare as prepare
 from mambair.ops.ss2d.triton_plan import ONE_WARP, WARP, Launch, ScanShape, blocks_of, plan_for
 
 LOG2_E = math.log2(math.e)
-# Registers per thread of gradients_kernel on half-precision inputs: 16 warps fit on a multiprocessor instead of 12.
-_GRADIENT_REGISTERS = 128
-# Pixels per program of the kernels around the scan; pixels per partial sum of the weights' gradients, and those sums.
+# Registers per thread of the backward kernels: 16 warps fit on a multiprocessor, instead of 12.
+_BACKWARD_REGISTERS = 128
+# Of delta_kernel: channels per thread, pixels that share the weights; and what it and bc_kernel take per program.
+_RUN = 8
+_SHARING = 2
+_BLOCK = 128
+# Pixels per program of the kernels after the scan; pixels per partial sum of the weights' gradients, and those sums.
 _PIXELS = 64
 _MIN_SHARE = 256
 _MAX_SHARES = 256
@@ -43,7 +47,7 @@ class ScanInputs:
 
 def launch_refusal(device: torch.device) -> str | None:
     """Why the kernels cannot run on `device`, with the remedy; None when they can."""
-    if isinstance(forward.outputs_kernel, InterpretedFunction):
+    if isinstance(forward.scan_kernel, InterpretedFunction):
         return None
     if device.type != "cuda":
         return f"it runs on CUDA GPUs and the tensors are on {device}; move them to one, or use backend 'numba'"
@@ -90,12 +94,19 @@ def _prepare(launch: Launch, inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     kind = torch.float16 if half else torch.float32
     delta = x.new_empty(launch.pixels, launch.slots, shape.channels, dtype=kind)
     bc = x.new_empty(launch.pixels, launch.slots, 2, launch.padded_states, dtype=torch.float32)
-    prepare.prepare_kernel[(triton.cdiv(launch.pixels, _PIXELS), launch.slots)](
+    where = (shape.directions, shape.groups, *launch.which)
+    sizes = {"R": shape.rank, "P": shape.projections, "SLOTS": launch.slots, "num_warps": 4}
+    run = math.gcd(shape.channels, _RUN)
+    share = triton.cdiv(launch.pixels, _SHARING)
+    prepare.delta_kernel[(triton.cdiv(share * (shape.channels // run), _BLOCK), launch.slots)](
         inputs.projected, inputs.bias if inputs.dt_weight is None else inputs.dt_weight, inputs.bias,
-        x if given is None else given, delta, bc, launch.pixels, shape.directions, shape.groups, *launch.which,
-        launch.slots, E=shape.channels, R=shape.rank, BR=_rank_block(shape.rank), N=shape.states,
-        NP=launch.padded_states, BN=triton.next_power_of_2(launch.padded_states), BL=_PIXELS, BE=64,
-        GIVEN=given is not None, SOFTPLUS=shape.softplus, PRECISION=_precision(x), num_warps=4,
+        x if given is None else given, delta, launch.pixels, share, *where, E=shape.channels, RUN=run, U=_SHARING,
+        BLOCK=_BLOCK, GIVEN=given is not None, SOFTPLUS=shape.softplus, **sizes,
+    )  # fmt: skip
+    padded = launch.padded_states
+    prepare.bc_kernel[(triton.cdiv(launch.pixels * launch.slots, _BLOCK),)](
+        inputs.projected, bc, launch.pixels, *where, N=shape.states, NP=padded, BN=triton.next_power_of_2(2 * padded),
+        BLOCK=_BLOCK, **sizes,
     )  # fmt: skip
     return delta, bc
 
@@ -144,18 +155,21 @@ def scan_forward(shape: ScanShape, inputs: ScanInputs) -> tuple[Tensor, Tensor, 
     parts = x.new_empty(shape.directions if shape.image else 1, *x.shape)
     with _on(x):
         delta, bc = _prepare(launch, inputs)
+
+        def scan(**options: bool) -> None:
+            block, registers = launch.plan.block, launch.plan.registers
+            forward.scan_kernel[launch.grid(block)](
+                x, delta, bc, A2, inputs.D, states, sums, last, parts, *launch.image_sizes(),
+                x.numel() if shape.image else 0, *sizes, **options, **launch.sequential_options(block, registers),
+            )  # fmt: skip
+
         if chunks > 1:
-            forward.chunk_states_kernel[launch.grid(launch.plan.block)](
-                x, delta, bc, A2, states, sums, *launch.image_sizes(), *sizes, **launch.scan_options()
-            )
+            scan(OUTPUTS=False, LAST=False)
             _pass_states(launch, states, sums, A2)
         else:
             states.zero_()
             sums.zero_()
-        forward.outputs_kernel[launch.grid(launch.plan.block)](
-            x, delta, bc, A2, inputs.D, states, last, parts, *launch.image_sizes(), x.numel() if shape.image else 0,
-            *sizes, LAST=not shape.image, **launch.scan_options(),
-        )  # fmt: skip
+        scan(OUTPUTS=True, LAST=not shape.image)
         y = _sum_parts(parts)
     return y, states, sums, last
 
@@ -217,10 +231,10 @@ def _adjoints(
     # As fine as the inputs: a tile starts from it and nothing accumulates.
     kind = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
     tile_states = x.new_empty(shape.batch, launch.slots, launch.tiles, *blocks, dtype=kind)
-    backward.chunk_adjoints_kernel[launch.grid(launch.plan.block)](
+    backward.chunk_adjoints_kernel[launch.grid(WARP)](
         x, dy, delta, bc, A2, states, tile_states, adjoints, *launch.image_sizes(), shape.channels,
         launch.padded_channels, shape.directions, shape.groups, chunks, *launch.which, launch.tiles,
-        SENSES=shape.senses, **launch.scan_options(),
+        SENSES=shape.senses, **launch.sequential_options(WARP, _BACKWARD_REGISTERS),
     )  # fmt: skip
     return adjoints, tile_states
 
@@ -243,20 +257,20 @@ def _gradients(
     _pass_states(launch, adjoints, kept.sums, A2, backward=True, initial=leaving)
     sums_precision = {"PRECISION": _precision(x)}
     if _precision(x) == "tf32":
-        sums_precision = {"PRECISION": "bf16", "maxnreg": _GRADIENT_REGISTERS}
+        sums_precision = {"PRECISION": "bf16", "maxnreg": _BACKWARD_REGISTERS}
     tile_bc = A2.new_empty(shape.batch, slots, tiles, 2 * shape.states, plan.tile)
     d_bc = x.new_empty(launch.channel_blocks, *tile_bc.shape)
     d_v = x.new_empty(launch.pixels, slots, channels) if found.delta is None else found.delta
     d_parameters = A2.new_empty(shape.batch * plan.chunks, slots, shape.states + 1, launch.padded_channels)
     walk = (shape.projections, shape.rank, shape.states, shape.directions, shape.groups, *launch.which, tiles)
-    options = {"BP": triton.next_power_of_2(2 * shape.states), **launch.tile_options()}
+    options = {"BP": triton.next_power_of_2(2 * shape.states), "SENSES": shape.senses, **launch.walk_options()}
     grid = (tiles, slots, shape.batch)
     prepare.order_bc_kernel[grid](inputs.projected, tile_bc, shape.height, shape.width, *walk, **options)
     backward.gradients_kernel[launch.grid(WARP)](
         x, dy, delta, tile_bc, A2, inputs.D, tile_states, adjoints, found.x_parts, d_v, d_bc, d_parameters,
         *launch.image_sizes(), x.numel(), channels, launch.padded_channels, shape.groups, plan.chunks, *launch.which,
-        tiles, N=shape.states, BE=WARP, SOFTPLUS=shape.softplus, ADD=launch.first > 0, **sums_precision,
-        **(launch.walk_options() | launch.tile_options()),
+        tiles, BE=WARP, SENSES=shape.senses, SOFTPLUS=shape.softplus, ADD=launch.first > 0, **sums_precision,
+        **launch.scan_options(),
     )  # fmt: skip
     prepare.gather_bc_kernel[grid](
         d_bc, found.projected, shape.height, shape.width, *walk, launch.channel_blocks, **options

@@ -15,9 +15,11 @@ WARP = 32
 ONE_WARP = {"num_warps": 1, "num_stages": 1}
 # Places whose states a thread of gradients_kernel holds at once. 16 took as long on an H100, with twice the registers.
 TILE = 8
-# Warps of the scanning kernels that a multiprocessor holds: with two channels per thread; with one; with few states.
-RESIDENT = {"two": 16, "one": 24, "few": 32}
+# Registers per thread of the scanning kernels: with two channels per thread; with one; with one and few states.
+REGISTERS = {"two": 128, "one": 96, "few": 64}
 FEW_STATES = 12
+# Of a multiprocessor, per thread of a warp; its four parts hold a quarter of the warps each.
+RESIDENT_REGISTERS = 2048
 # A shorter chunk would spend more on its saved states than on its pixels.
 MIN_CHUNK_PIXELS = 64
 # Offsets inside one image above this need 64-bit integers.
@@ -74,11 +76,12 @@ class ScanShape:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a scan is cut: places per tile, channels per program (a warp), chunks."""
+    """How a scan is cut: places per tile, channels per program (a warp), chunks; and the registers per thread."""
 
     tile: int
     block: int
     chunks: int
+    registers: int
 
 
 def make_plan(shape: ScanShape, processors: int) -> Plan:
@@ -90,11 +93,13 @@ def make_plan(shape: ScanShape, processors: int) -> Plan:
     # Two channels per thread share the loads of B and C, where that leaves no more threads without a channel.
     twice = blocks_of(shape.channels, 2 * WARP) * 2 == blocks_of(shape.channels, WARP) and shape.states <= 16
     block = 2 * WARP if twice else WARP
-    resident = RESIDENT["two" if twice else "few" if shape.states <= FEW_STATES else "one"]
+    registers = REGISTERS["two" if twice else "few" if shape.states <= FEW_STATES else "one"]
+    resident = RESIDENT_REGISTERS // registers // 4 * 4
     wave = processors * resident / (blocks_of(shape.channels, block) * shape.batch * shape.directions)
     longest = max(1, shape.height * shape.width // MIN_CHUNK_PIXELS)
     waves = next((count for count in range(1, 9) if int(count * wave) >= max(1, 0.9 * count * wave)), 8)
-    return Plan(tile=TILE, block=block, chunks=max(1, min(int(waves * wave), longest, *shape.axis_tiles(TILE))))
+    chunks = max(1, min(int(waves * wave), longest, *shape.axis_tiles(TILE)))
+    return Plan(tile=TILE, block=block, chunks=chunks, registers=registers)
 
 
 def plan_for(shape: ScanShape, device: torch.device) -> Plan:
@@ -151,23 +156,21 @@ class Launch:
         return self.shape.height, self.shape.width, self.shape.pixel_stride, self.shape.group_stride
 
     def walk_options(self) -> dict:
-        """Compile-time arguments that the scanning kernels share."""
+        """Compile-time arguments of all kernels that walk over the image."""
         shape = self.shape
-        offsets = shape.height * shape.width * max(shape.pixel_stride, self.slots * shape.channels)
-        return {"T": self.plan.tile, "IMAGE": shape.image, "WIDE": offsets > NARROW, **ONE_WARP}
+        return {"T": self.plan.tile, "IMAGE": shape.image, "EVEN": shape.even(self.plan.tile), **ONE_WARP}
 
     def scan_options(self) -> dict:
-        """Those of the kernels that keep all states in registers."""
-        states = self.shape.states
-        sizes = {"N": states, "NP": self.padded_states, "BN": triton.next_power_of_2(self.padded_states)}
-        return self.walk_options() | sizes | {"BE": self.plan.block}
+        """Those that scanning kernels have beside them."""
+        shape = self.shape
+        offsets = shape.height * shape.width * max(shape.pixel_stride, self.slots * shape.channels)
+        return self.walk_options() | {"N": shape.states, "WIDE": offsets > NARROW}
 
-    def tile_options(self) -> dict:
-        """Those of the kernels that go tile by tile."""
-        return {
-            "T": self.plan.tile, "IMAGE": self.shape.image, "EVEN": self.shape.even(self.plan.tile),
-            "SENSES": self.shape.senses, **ONE_WARP,
-        }  # fmt: skip
+    def sequential_options(self, block: int, registers: int) -> dict:
+        """Those of the kernels that go place by place with all states in registers; `block`: channels per warp."""
+        padded = self.padded_states
+        sizes = {"NP": padded, "BN": triton.next_power_of_2(padded), "BE": block}
+        return self.scan_options() | sizes | {"maxnreg": registers}
 
     def grid(self, block: int) -> tuple[int, int, int]:
         return blocks_of(self.shape.channels, block), self.plan.chunks, self.shape.batch * self.slots

@@ -68,44 +68,55 @@ def pack_parameters_kernel(
 
 
 @triton.jit
-def prepare_kernel(
-    projected_ptr, dt_weight_ptr, bias_ptr, given_ptr, delta_ptr, bc_ptr,
-    pixels, K, G, first_group, groups, slots,
-    E: tl.constexpr, R: tl.constexpr, BR: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, BN: tl.constexpr,
-    BL: tl.constexpr, BE: tl.constexpr, GIVEN: tl.constexpr, SOFTPLUS: tl.constexpr, PRECISION: tl.constexpr,
+def delta_kernel(
+    projected_ptr, dt_weight_ptr, bias_ptr, given_ptr, delta_ptr, pixels, share, K, G, first_group, groups,
+    E: tl.constexpr, R: tl.constexpr, P: tl.constexpr, SLOTS: tl.constexpr, RUN: tl.constexpr, U: tl.constexpr,
+    BLOCK: tl.constexpr, GIVEN: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
-    """delta and bc of BL pixels and one direction. GIVEN: delta before bias is in given_ptr (B L, K, E)."""
+    """delta of one direction. GIVEN: delta before bias is in given_ptr (B L, K, E).
+
+    A thread takes RUN channels side by side, of U pixels that lie `share` apart and so share the weights. With a rank
+    this small, plain multiplications are faster than tensor cores, which wait for shared memory.
+    """
     slot = tl.program_id(1)
     _, _, k = direction(slot, first_group, groups, G)
-    pixel = tl.program_id(0).to(tl.int64) * BL + tl.arange(0, BL)[:, None]
-    exists = pixel < pixels
-    P: tl.constexpr = R + 2 * N
-    row = projected_ptr + pixel * (K * P) + k * P
-    target = pixel * slots + slot
-    if not GIVEN:
-        r = tl.arange(0, BR)
-        dt = tl.load(row + r[None, :], mask=exists & (r < R)[None, :], other=0.0).to(tl.float32)
-    for start in range(0, E, BE):
-        e = start + tl.arange(0, BE)
-        exists_e = e < E
-        bias = tl.load(bias_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
-        if GIVEN:
-            v = tl.load(given_ptr + (pixel * K + k) * E + e[None, :], mask=exists & exists_e[None, :], other=0.0)
-            v = v.to(tl.float32)
-        else:
-            place = (k * R + r[:, None]) * E + e[None, :]
-            weight = tl.load(dt_weight_ptr + place, mask=(r < R)[:, None] & exists_e[None, :], other=0.0)
-            v = tl.dot(dt, weight, input_precision=PRECISION)
-        v += bias[None, :]
-        if SOFTPLUS:
-            v = softplus(v)
-        if delta_ptr.dtype.element_ty == tl.float16:
-            v = tl.minimum(v, _HALF_MAX) if SOFTPLUS else tl.clamp(v, -_HALF_MAX, _HALF_MAX)
-        tl.store(delta_ptr + target * E + e[None, :], v.to(delta_ptr.dtype.element_ty), mask=exists & exists_e[None, :])
-    n = tl.arange(0, BN)[None, :]
-    for which in tl.static_range(2):
-        values = tl.load(row + R + which * N + n, mask=exists & (n < N), other=0.0).to(tl.float32)
-        tl.store(bc_ptr + (target * 2 + which) * NP + n, values, mask=exists & (n < NP))
+    RUNS: tl.constexpr = E // RUN
+    start = tl.program_id(0).to(tl.int64) * BLOCK
+    run = (start % RUNS).to(tl.int32) + tl.arange(0, BLOCK)[None, :, None]
+    pixel = start // RUNS + run // RUNS
+    exists = pixel < share
+    pixel = pixel + tl.arange(0, U)[:, None, None] * share
+    exists = exists & (pixel < pixels)
+    e = run % RUNS * RUN + tl.arange(0, RUN)[None, None, :]
+    v = tl.broadcast_to(tl.load(bias_ptr + k * E + e).to(tl.float32), (U, BLOCK, RUN))
+    if GIVEN:
+        v += tl.load(given_ptr + (pixel * K + k) * E + e, mask=exists, other=0.0).to(tl.float32)
+    else:
+        for r in tl.static_range(R):
+            dt = tl.load(projected_ptr + pixel * (K * P) + k * P + r, mask=exists, other=0.0).to(tl.float32)
+            v += dt * tl.load(dt_weight_ptr + (k * R + r) * E + e)
+    if SOFTPLUS:
+        v = softplus(v)
+    if delta_ptr.dtype.element_ty == tl.float16:
+        v = tl.minimum(v, _HALF_MAX) if SOFTPLUS else tl.clamp(v, -_HALF_MAX, _HALF_MAX)
+    tl.store(delta_ptr + (pixel * SLOTS + slot) * E + e, v.to(delta_ptr.dtype.element_ty), mask=exists)
+
+
+@triton.jit
+def bc_kernel(
+    projected_ptr, bc_ptr, pixels, K, G, first_group, groups,
+    R: tl.constexpr, P: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, SLOTS: tl.constexpr, BN: tl.constexpr,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """projected -> bc; a row is a pixel's B and C of one direction."""
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    pixel = row // SLOTS
+    _, _, k = direction((row - pixel * SLOTS).to(tl.int32), first_group, groups, G)
+    column = tl.arange(0, BN)[None, :]
+    n = column % NP
+    source = projected_ptr + pixel * (K * P) + k * P + R + column // NP * N + n
+    values = tl.load(source, mask=(pixel < pixels) & (column < 2 * NP) & (n < N), other=0.0).to(tl.float32)
+    tl.store(bc_ptr + row * (2 * NP) + column, values, mask=(pixel < pixels) & (column < 2 * NP))
 
 
 @triton.jit

@@ -13,11 +13,8 @@ import triton
 import triton.language as tl
 
 LANES = tl.constexpr(32)
-# Bytes of a line of the L1 cache, and of a part of it that is read from memory.
+# Bytes of a line of the L1 cache.
 LINE = tl.constexpr(128)
-SECTOR = tl.constexpr(32)
-# Places between fetching and loading in chunk_adjoints_kernel: the latency of device memory.
-REACH = tl.constexpr(3)
 _INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
@@ -70,25 +67,6 @@ def fetch(pointer):
 
 
 @triton.jit
-def lines_ahead(
-    x_ptr, dy_ptr, delta_ptr, bc_ptr, x_stride, delta_stride, bc_stride, BE: tl.constexpr, NB: tl.constexpr
-):
-    """(addresses (1, 1, lanes), bytes from pixel to pixel) of the memory that a warp reads for a pixel, for `fetch`.
-
-    Eight lanes each for x, dy, delta (BE channels) and bc (NB values): up to 256 bytes in sectors of 32.
-    """
-    lane = tl.arange(0, LANES)[None, None, :]
-    which = lane // 8
-    X: tl.constexpr = x_ptr.dtype.element_ty.primitive_bitwidth // 8
-    DELTA: tl.constexpr = delta_ptr.dtype.element_ty.primitive_bitwidth // 8
-    start = tl.where(which == 0, x_ptr.to(tl.int64), dy_ptr.to(tl.int64))
-    start = tl.where(which == 2, delta_ptr.to(tl.int64), tl.where(which == 3, bc_ptr.to(tl.int64), start))
-    size = tl.where(which == 2, BE * DELTA, tl.where(which == 3, NB * 4, BE * X))
-    stride = tl.where(which == 2, delta_stride * DELTA, tl.where(which == 3, bc_stride * 4, x_stride * X))
-    return start + tl.minimum(lane % 8 * SECTOR, size - 1), stride.to(tl.int64)
-
-
-@triton.jit
 def fetch_run(pointer, size):
     """Fetch the first 4 KiB of `size` bytes, line by line."""
     lane = tl.arange(0, LANES)
@@ -96,47 +74,10 @@ def fetch_run(pointer, size):
 
 
 @triton.jit
-def some_pixels_ahead(pixel, along, sense, pixels):
-    """About where the walk is in a few places' time; it may miss at the end of a line."""
-    ahead = pixel + tl.where(sense == 1, -REACH, REACH) * along
-    return tl.minimum(tl.maximum(ahead, 0), pixels - 1).to(tl.int64)
-
-
-@triton.jit
 def chunk_tiles(chunk, chunks, tile_count):
     """(first tile, number of tiles) of a chunk: even shares, so that none is empty while chunks <= tile_count."""
     low = chunk * tile_count // chunks
     return low, (chunk + 1) * tile_count // chunks - low
-
-
-@triton.jit
-def chunk_places(chunk, chunks, length, lines, T: tl.constexpr):
-    """(first place, number of places) of a chunk."""
-    tiles = tl.cdiv(length, T)
-    low, count = chunk_tiles(chunk, chunks, lines * tiles)
-    high = low + count
-    first = low // tiles * length + low % tiles * T
-    return first, high // tiles * length + high % tiles * T - first
-
-
-@triton.jit
-def walk_from(place, length, along, across):
-    """(pixel, position in its line) of a place."""
-    line = place // length
-    position = place - line * length
-    return line * across + position * along, position
-
-
-@triton.jit
-def walk_on(pixel, position, length, along, across, sense):
-    """(pixel, position) of the next place in the direction's order."""
-    position += 1 - 2 * sense
-    pixel += tl.where(sense == 1, -along, along)
-    turn = across - length * along  # zero along rows
-    wraps = (position < 0) | (position == length)
-    pixel += tl.where(wraps, tl.where(sense == 1, -turn, turn), 0)
-    position = tl.where(wraps, tl.where(sense == 1, length - 1, 0), position)
-    return pixel, position
 
 
 @triton.jit
@@ -171,3 +112,25 @@ def row_of(tile, index: tl.constexpr, T: tl.constexpr):
     chosen = (tl.arange(0, T) == index)[:, None, None]
     bits = tl.where(chosen, tile.to(tl.int32, bitcast=True), 0)
     return tl.reduce(bits, 0, _either, keep_dims=True).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def load_bc(bc_ptr, places, exists, NP: tl.constexpr, BN: tl.constexpr):
+    """(T, 2 BN): B and C of the T pixels of a tile, whose offsets are `places` (T); zeros where there are none.
+
+    A value per lane, so that a tile's are on their way at once: the same values in every lane would take 32 times the
+    registers. `multiple_of` hides that four could be loaded together: a thread would then not own whole columns.
+    """
+    column = tl.arange(0, 2 * BN)[None, :]
+    pointers = tl.multiple_of(bc_ptr + places[:, None] + (column // BN * NP + column % BN), [1, 1])
+    return tl.load(pointers, mask=exists[:, None] & (column % BN < NP), other=0.0)
+
+
+@triton.jit
+def bc_of(bc, index: tl.constexpr, T: tl.constexpr, BN: tl.constexpr):
+    """(B, C), each (BN, 1, 1), of pixel `index` of the tile; they pass through shared memory to every lane."""
+    chosen = (tl.arange(0, T) == index)[:, None]
+    bits = tl.where(chosen, bc.to(tl.int32, bitcast=True), 0)
+    row = tl.reduce(bits, 0, _either).to(tl.float32, bitcast=True)
+    B, C = tl.split(tl.permute(tl.reshape(row, (2, BN)), (1, 0)))
+    return B[:, None, None], C[:, None, None]
