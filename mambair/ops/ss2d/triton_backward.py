@@ -2,19 +2,20 @@
 
 One launch treats S directions: both senses of its groups, all forward ones first.
 
-    adjoints      (B, S, C, EB, N, lanes)    decay[t] g[t] that leaves a chunk against its direction; g = dLoss/dh
+    running       (B, C, S, EB, 2N + 1, lanes)  what is carried from tile to tile of a chunk, a row per state: adjoints,
+                                         decay[t] g[t] that enters a tile against its direction, where g = dLoss/dh;
+                                         then gradients of A; and one row of gradients of D
     tile_states   (B, S, tiles, EB, N, lanes)  the state that enters each tile, recomputed
     dx_parts      (senses, B, L, pixel stride)
     d_v           (B L, S, E)                gradient of delta before softplus
     d_bc          (EB, B, S, tiles, 2N, T)   gradient of B and C, one part per block of channels
-    d_parameters  (B C, S, EB, N + 1, lanes)  gradients of A, and of D in the last row; one part per chunk
 """
 
 import triton
 import triton.language as tl
 
 from mambair.ops.ss2d.triton_prepare import softplus_slope
-from mambair.ops.ss2d.triton_sums import store_sums, store_sums_by_matrices
+from mambair.ops.ss2d.triton_sums import store_sums, store_sums_by_matrices, sum_operands
 from mambair.ops.ss2d.triton_walk import (
     LANES,
     bc_of,
@@ -35,12 +36,12 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 @triton.jit(do_not_specialize=["E", "chunks"])
 def chunk_adjoints_kernel(
-    x_ptr, dy_ptr, delta_ptr, bc_ptr, A2_ptr, states_ptr, tile_states_ptr, adjoints_ptr,
+    x_ptr, dy_ptr, delta_ptr, bc_ptr, A2_ptr, states_ptr, tile_states_ptr, running_ptr,
     height, width, pixel_stride, group_stride, E, EP, K, G, chunks, first_group, groups, tile_pitch,
     N: tl.constexpr, NP: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr,
     EVEN: tl.constexpr, WIDE: tl.constexpr, SENSES: tl.constexpr,
 ):  # fmt: skip
-    """tile_states, and each chunk's own contribution to its adjoint.
+    """tile_states, each chunk's own contribution to its adjoint, and zeros for its gradient of A.
 
     One pass over the states serves both, since the decay since the chunk's start, which weights C dy in the adjoint,
     comes from the same exponentials.
@@ -62,7 +63,7 @@ def chunk_adjoints_kernel(
     bc_ptr += (b * height * width * slots + slot) * (2 * NP)
     tile_states_ptr += (b * slots + slot) * tile_pitch * N * EP + places
     A2 = tl.load(A2_ptr + k * N * EP + places, mask=live, other=0.0)
-    h = tl.load(states_ptr + ((b * K + k) * chunks + chunk) * N * EP + places, mask=live, other=0.0)
+    h = tl.load(states_ptr + ((b * chunks + chunk) * K + k) * N * EP + places, mask=live, other=0.0)
     passed = tl.full(A2.shape, 1.0, tl.float32)
     adjoint = tl.zeros_like(A2)
     low, count = chunk_tiles(chunk, chunks, line_count * tl.cdiv(length, T))
@@ -84,7 +85,10 @@ def chunk_adjoints_kernel(
             h = tl.where(live, decay * h + (delta_t * row_of(x, t, T)) * B, 0.0)
             passed = tl.where(live, passed * decay, 1.0)
             adjoint = tl.where(live, adjoint + passed * (row_of(dy, t, T) * C), 0.0)
-    tl.store(adjoints_ptr + ((b * slots + slot) * chunks + chunk) * N * EP + places, adjoint, mask=live)
+    ROWS: tl.constexpr = 2 * N + 1
+    running_ptr += ((b * chunks + chunk) * slots + slot) * ROWS * EP + state_places(tl.program_id(0), n, BE, ROWS)
+    tl.store(running_ptr, adjoint, mask=live)
+    tl.store(running_ptr + N * LANES, tl.zeros_like(adjoint), mask=live)
 
 
 @triton.jit
@@ -125,13 +129,12 @@ def scan_adjoints(decay, inflow, after, T: tl.constexpr):
 
 @triton.jit(do_not_specialize=["E", "chunks"])
 def gradients_kernel(
-    x_ptr, dy_ptr, delta_ptr, tile_bc_ptr, A2_ptr, D_ptr, tile_states_ptr, adjoints_ptr,
-    dx_parts_ptr, d_v_ptr, d_bc_ptr, d_parameters_ptr,
+    x_ptr, dy_ptr, delta_ptr, tile_bc_ptr, A2_ptr, D_ptr, tile_states_ptr, running_ptr, dx_parts_ptr, d_v_ptr, d_bc_ptr,
     height, width, pixel_stride, group_stride, part_stride, E, EP, G, chunks, first_group, groups, tile_pitch,
     N: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr, WIDE: tl.constexpr,
     SENSES: tl.constexpr, SOFTPLUS: tl.constexpr, ADD: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """All gradients of one direction's chunk; adjoints holds what enters the chunk, and is used up.
+    """All gradients of one direction's chunk; `running` holds the adjoint that enters the chunk.
 
     Per tile the states are scanned forward from tile_states and the adjoints backward, with the same exponentials.
     dx goes to the sense's own part, added to what another axis left there if ADD.
@@ -155,13 +158,14 @@ def gradients_kernel(
     d_bc_ptr += ((tl.program_id(0) * batch + b) * slots + slot) * tile_pitch * 2 * N * T
     states = tl.program_id(0) * (N * LANES)
     tile_states_ptr += (b * slots + slot) * tile_pitch * N * EP + states
-    adjoints_ptr += ((b * slots + slot) * chunks + chunk) * N * EP + states + lane
     A2_ptr += k * N * EP + states + lane
-    d_parameters_ptr += ((b * chunks + chunk) * slots + slot) * (N + 1) * EP + states + block + lane
+    ROWS: tl.constexpr = 2 * N + 1
+    running_ptr += ((b * chunks + chunk) * slots + slot) * ROWS * EP + tl.program_id(0) * (ROWS * LANES) + lane
     d_v_ptr += (b * height * width * slots + slot) * E + e
     dx_parts_ptr += sense * part_stride + image + lane
     STATE: tl.constexpr = tile_states_ptr.dtype.element_ty.primitive_bitwidth // 8
     t = tl.arange(0, T)
+    even, odd, lower, last = sum_operands()
     d_D = tl.zeros_like(D)
     low, count = chunk_tiles(chunk, chunks, line_count * tl.cdiv(length, T))
     for i in range(count):
@@ -186,8 +190,8 @@ def gradients_kernel(
         for n in range(N):
             A2 = tl.load(A2_ptr + n * LANES)
             before = tl.load(tile_states + n * LANES).to(tl.float32)
-            after = tl.load(adjoints_ptr + n * LANES)
-            d_A = tl.load(d_parameters_ptr + n * LANES, mask=i > 0, other=0.0)
+            after = tl.load(running_ptr + n * LANES)
+            d_A = tl.load(running_ptr + (N + n) * LANES)
             B = tl.load(tile_bc + n * T + t)[:, None, None]
             C = tl.load(tile_bc + (N + n) * T + t)[:, None, None]
             decay = tl.exp2(delta * A2)
@@ -195,13 +199,13 @@ def gradients_kernel(
             carried = scan_carried(decay, inflow, before, T)
             h = carried + inflow
             g = scan_adjoints(decay, dy * C, after, T)
-            tl.store(adjoints_ptr + n * LANES, row_of(decay * g, 0, T))
+            tl.store(running_ptr + n * LANES, row_of(decay * g, 0, T))
             d_delta_x += g * B
             through_decay = g * carried
             d_exponent += through_decay * A2
-            tl.store(d_parameters_ptr + n * LANES, d_A + tl.sum(through_decay * delta, 0, keep_dims=True))
+            tl.store(running_ptr + (N + n) * LANES, d_A + tl.sum(through_decay * delta, 0, keep_dims=True))
             if PRECISION == "bf16":
-                store_sums_by_matrices(d_bc + n * T, N * T, g * delta_x, dy * h, T)
+                store_sums_by_matrices(d_bc + n * T, N * T, g * delta_x, dy * h, even, odd, lower, last, T)
             else:
                 store_sums(d_bc + n * T, N * T, g * delta_x, dy * h, T, PRECISION)
         # Read again, from the cache: holding x through the loop above would cost T registers.
@@ -215,4 +219,4 @@ def gradients_kernel(
         if ADD:
             dx += tl.load(dx_parts_ptr + place * pixel_stride, mask=mask, other=0.0).to(tl.float32)
         tl.store(dx_parts_ptr + place * pixel_stride, dx.to(dx_parts_ptr.dtype.element_ty), mask=mask)
-    tl.store(d_parameters_ptr + N * LANES, d_D)
+    tl.store(running_ptr + 2 * N * LANES, d_D)

@@ -75,7 +75,7 @@ def _scan(
     directions: int,
     keep_states: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(y (B, H, W, E), states that enter the chunks (B, K, C, N, E), sums of delta (B, K, C, E)).
+    """(y (B, H, W, E), states that enter the chunks (B, C, K, EB, N, lanes), sums of delta (B, C, K, EB lanes)).
 
     The latter two are empty unless `keep_states`.
     """

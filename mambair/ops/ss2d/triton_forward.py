@@ -7,8 +7,8 @@ directions (forward: all of them).
     delta       (B, L, S, E)          after softplus, see triton_prepare.py
     bc          (B, L, S, 2, NP)      fp32 B and C, zeros from N to NP
     A2          (K, EB, N, lanes)     A log2(e): exp(delta A) = exp2(delta A2); EB blocks of channels, zeros after E
-    states      (B, K, C, EB, N, lanes)  fp32
-    delta_sums  (B, K, C, EB lanes)   fp32 sum of delta over a chunk; the chunk multiplies a state by exp2(A2 sum)
+    states      (B, C, K, EB, N, lanes)  fp32
+    delta_sums  (B, C, K, EB lanes)   fp32 sum of delta over a chunk; the chunk multiplies a state by exp2(A2 sum)
 
 The scanning kernels load a tile of places at once, and go through it place by place with all states in registers.
 """
@@ -54,7 +54,7 @@ def scan_kernel(
     bc_ptr += (b * height * width * K + k) * (2 * NP)
     parts_ptr += k * part_stride + b * height * width * pixel_stride + group * group_stride + e
     places = state_places(tl.program_id(0), n, BE, N)
-    chunk_index = (b * K + k) * chunks + chunk
+    chunk_index = (b * chunks + chunk) * K + k
     states_ptr += chunk_index * N * EP + places
     A2 = tl.load(A2_ptr + k * N * EP + places, mask=live, other=0.0)
     h = tl.zeros_like(A2)
@@ -102,23 +102,23 @@ def _chain_exclusive(decay_1, inner_1, state_1, before_1, decay_2, inner_2, stat
 @triton.jit(do_not_specialize=["E", "chunks"])
 def pass_states_kernel(
     states_ptr, delta_sums_ptr, A2_ptr, initial_ptr, E, EP, K, G, chunks, first_group, groups,
-    N: tl.constexpr, SENSES: tl.constexpr, BACKWARD: tl.constexpr, INITIAL: tl.constexpr, BC: tl.constexpr,
-    BE: tl.constexpr,
+    N: tl.constexpr, ROWS: tl.constexpr, SENSES: tl.constexpr, BACKWARD: tl.constexpr, INITIAL: tl.constexpr,
+    BC: tl.constexpr, BE: tl.constexpr,
 ):  # fmt: skip
-    """In place: each chunk's own contribution -> the state that enters the chunk.
+    """In place: each chunk's own contribution -> the state that enters the chunk; states_ptr (B, C, S, EB, ROWS, lanes).
 
     BACKWARD: the same for the gradients of states, which run against the direction. INITIAL: what enters the first
     chunk is in initial_ptr (B, K, N, E) instead of zero.
     """
     n = tl.program_id(1)
-    slot = tl.program_id(2) % (SENSES * groups)
-    b = (tl.program_id(2) // (SENSES * groups)).to(tl.int64)
+    slots = SENSES * groups
+    slot = tl.program_id(2) % slots
+    b = (tl.program_id(2) // slots).to(tl.int64)
     _group, sense, k = direction(slot, first_group, groups, G)
     e, exists_e = block_channels(tl.program_id(0), E, BE)
-    states = state_places(tl.program_id(0), n, BE, N)
-    A2 = tl.load(A2_ptr + k * N * EP + states)
-    states_ptr += (b * (SENSES * groups) + slot) * chunks * N * EP + states
-    delta_sums_ptr += (b * K + k) * chunks * EP + e
+    A2 = tl.load(A2_ptr + k * N * EP + state_places(tl.program_id(0), n, BE, N))
+    states_ptr += (b * chunks * slots + slot) * ROWS * EP + state_places(tl.program_id(0), n, BE, ROWS)
+    delta_sums_ptr += (b * chunks * K + k) * EP + e
     descending = (sense == 1) != BACKWARD
     if INITIAL:
         carry = tl.load(initial_ptr + ((b * K + k) * N + n) * E + e, mask=exists_e, other=0.0)
@@ -130,13 +130,13 @@ def pass_states_kernel(
         place = start + step
         chunk = tl.where(descending, chunks - 1 - place, place)[:, None, None]
         mask = (place < chunks)[:, None, None]
-        own = tl.load(states_ptr + chunk * N * EP, mask=mask, other=0.0)
-        decay = tl.exp2(tl.load(delta_sums_ptr + chunk * EP, mask=mask, other=0.0) * A2)
+        own = tl.load(states_ptr + chunk * slots * ROWS * EP, mask=mask, other=0.0)
+        decay = tl.exp2(tl.load(delta_sums_ptr + chunk * K * EP, mask=mask, other=0.0) * A2)
         ones = tl.full(own.shape, 1.0, tl.float32)
         own = tl.where(first, decay * carry + own, own)
         before = tl.where(first, carry, 0.0)
         _, _, after, entering = tl.associative_scan((decay, ones, own, before), 0, _chain_exclusive)
-        tl.store(states_ptr + chunk * N * EP, entering, mask=mask)
+        tl.store(states_ptr + chunk * slots * ROWS * EP, entering, mask=mask)
         carry = row_of(after, BC - 1, BC)
 
 

@@ -21,9 +21,9 @@ from mambair.ops.ss2d.triton_plan import ONE_WARP, WARP, Launch, ScanShape, bloc
 LOG2_E = math.log2(math.e)
 # Registers per thread of the backward kernels: 16 warps fit on a multiprocessor, instead of 12.
 _BACKWARD_REGISTERS = 128
-# Of delta_kernel: channels per thread, pixels that share the weights; and what it and bc_kernel take per program.
+# Of delta_kernel: channels per thread, threads that share the weights; and what it and bc_kernel take per program.
 _RUN = 8
-_SHARING = 2
+_SHARING = 4
 _BLOCK = 128
 # Pixels per program of the kernels after the scan; pixels per partial sum of the weights' gradients, and those sums.
 _PIXELS = 64
@@ -97,10 +97,10 @@ def _prepare(launch: Launch, inputs: ScanInputs) -> tuple[Tensor, Tensor]:
     where = (shape.directions, shape.groups, *launch.which)
     sizes = {"R": shape.rank, "P": shape.projections, "SLOTS": launch.slots, "num_warps": 4}
     run = math.gcd(shape.channels, _RUN)
-    share = triton.cdiv(launch.pixels, _SHARING)
-    prepare.delta_kernel[(triton.cdiv(share * (shape.channels // run), _BLOCK), launch.slots)](
+    places = triton.cdiv(launch.pixels, _SHARING) * _SHARING * (shape.channels // run)
+    prepare.delta_kernel[(triton.cdiv(places, _BLOCK) * launch.slots,)](
         inputs.projected, inputs.bias if inputs.dt_weight is None else inputs.dt_weight, inputs.bias,
-        x if given is None else given, delta, launch.pixels, share, *where, E=shape.channels, RUN=run, U=_SHARING,
+        x if given is None else given, delta, launch.pixels, *where, E=shape.channels, RUN=run, SHARING=_SHARING,
         BLOCK=_BLOCK, GIVEN=given is not None, SOFTPLUS=shape.softplus, **sizes,
     )  # fmt: skip
     padded = launch.padded_states
@@ -123,8 +123,8 @@ def _pass_states(
     grid = (launch.channel_blocks, shape.states, shape.batch * launch.slots)
     forward.pass_states_kernel[grid](
         states, sums, A2, A2 if initial is None else initial, shape.channels, launch.padded_channels, shape.directions,
-        shape.groups, launch.plan.chunks, *launch.which, N=shape.states, SENSES=shape.senses, BACKWARD=backward,
-        INITIAL=initial is not None, BC=16, BE=WARP, **ONE_WARP,
+        shape.groups, launch.plan.chunks, *launch.which, N=shape.states, ROWS=states.shape[-2],
+        SENSES=shape.senses, BACKWARD=backward, INITIAL=initial is not None, BC=16, BE=WARP, **ONE_WARP,
     )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def scan_forward(shape: ScanShape, inputs: ScanInputs) -> tuple[Tensor, Tensor, 
     x, A2 = inputs.x, inputs.A2
     launch = Launch(shape, plan_for(shape, x.device), 0, shape.groups)
     chunks = launch.plan.chunks
-    sums = A2.new_empty(shape.batch, shape.directions, chunks, launch.padded_channels)
+    sums = A2.new_empty(shape.batch, chunks, shape.directions, launch.padded_channels)
     states = A2.new_empty(*sums.shape[:3], launch.channel_blocks, shape.states, WARP)
     last = A2.new_empty(0 if shape.image else (shape.batch, shape.directions, shape.states, shape.channels))
     sizes = (shape.channels, launch.padded_channels, shape.directions, shape.groups, chunks)
@@ -223,20 +223,23 @@ class Gradients:
 def _adjoints(
     launch: Launch, dy: Tensor, inputs: ScanInputs, delta: Tensor, bc: Tensor, states: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(each chunk's own part of its adjoint (B, S, C, EB, N, lanes), tile_states (B, S, tiles, EB, N, lanes))."""
+    """(running (B, C, S, EB, 2N + 1, lanes) with each chunk's own part of its adjoint, tile_states (B, S, tiles, EB, N,
+    lanes))."""
     x, A2 = inputs.x, inputs.A2
     shape, chunks = launch.shape, launch.plan.chunks
-    blocks = (launch.channel_blocks, shape.states, WARP)
-    adjoints = A2.new_empty(shape.batch, launch.slots, chunks, *blocks)
+    running = A2.new_empty(
+        shape.batch, chunks, launch.slots, launch.channel_blocks, 2 * shape.states + 1, WARP, dtype=torch.float32
+    )
     # As fine as the inputs: a tile starts from it and nothing accumulates.
     kind = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
+    blocks = (launch.channel_blocks, shape.states, WARP)
     tile_states = x.new_empty(shape.batch, launch.slots, launch.tiles, *blocks, dtype=kind)
     backward.chunk_adjoints_kernel[launch.grid(WARP)](
-        x, dy, delta, bc, A2, states, tile_states, adjoints, *launch.image_sizes(), shape.channels,
+        x, dy, delta, bc, A2, states, tile_states, running, *launch.image_sizes(), shape.channels,
         launch.padded_channels, shape.directions, shape.groups, chunks, *launch.which, launch.tiles,
         SENSES=shape.senses, **launch.sequential_options(WARP, _BACKWARD_REGISTERS),
     )  # fmt: skip
-    return adjoints, tile_states
+    return running, tile_states
 
 
 def _gradients(
@@ -252,22 +255,21 @@ def _gradients(
     shape, plan, x, A2 = launch.shape, launch.plan, inputs.x, inputs.A2
     channels, slots, tiles = shape.channels, launch.slots, launch.tiles
     delta, bc = _prepare(launch, inputs)
-    adjoints, tile_states = _adjoints(launch, dy, inputs, delta, bc, kept.states)
+    running, tile_states = _adjoints(launch, dy, inputs, delta, bc, kept.states)
     del bc
-    _pass_states(launch, adjoints, kept.sums, A2, backward=True, initial=leaving)
+    _pass_states(launch, running, kept.sums, A2, backward=True, initial=leaving)
     sums_precision = {"PRECISION": _precision(x)}
     if _precision(x) == "tf32":
         sums_precision = {"PRECISION": "bf16", "maxnreg": _BACKWARD_REGISTERS}
     tile_bc = A2.new_empty(shape.batch, slots, tiles, 2 * shape.states, plan.tile)
     d_bc = x.new_empty(launch.channel_blocks, *tile_bc.shape)
     d_v = x.new_empty(launch.pixels, slots, channels) if found.delta is None else found.delta
-    d_parameters = A2.new_empty(shape.batch * plan.chunks, slots, shape.states + 1, launch.padded_channels)
     walk = (shape.projections, shape.rank, shape.states, shape.directions, shape.groups, *launch.which, tiles)
     options = {"BP": triton.next_power_of_2(2 * shape.states), "SENSES": shape.senses, **launch.walk_options()}
     grid = (tiles, slots, shape.batch)
     prepare.order_bc_kernel[grid](inputs.projected, tile_bc, shape.height, shape.width, *walk, **options)
     backward.gradients_kernel[launch.grid(WARP)](
-        x, dy, delta, tile_bc, A2, inputs.D, tile_states, adjoints, found.x_parts, d_v, d_bc, d_parameters,
+        x, dy, delta, tile_bc, A2, inputs.D, tile_states, running, found.x_parts, d_v, d_bc,
         *launch.image_sizes(), x.numel(), channels, launch.padded_channels, shape.groups, plan.chunks, *launch.which,
         tiles, BE=WARP, SENSES=shape.senses, SOFTPLUS=shape.softplus, ADD=launch.first > 0, **sums_precision,
         **launch.scan_options(),
@@ -275,8 +277,9 @@ def _gradients(
     prepare.gather_bc_kernel[grid](
         d_bc, found.projected, shape.height, shape.width, *walk, launch.channel_blocks, **options
     )
-    rows = shape.states + 1
-    _sum_rows(launch, d_parameters, (WARP, rows * WARP), A2, found.A, found.D, A_is_log)
+    # All but the adjoints, which are used up.
+    parts = running.flatten(0, 1)[:, :, :, shape.states :]
+    _sum_rows(launch, parts, parts.stride()[-2:-4:-1], A2, found.A, found.D, A_is_log)
     return d_v
 
 
@@ -304,9 +307,10 @@ def _finish_projections(launch: Launch, d_v: Tensor, inputs: ScanInputs, found: 
 def _sum_rows(
     launch: Launch, parts: Tensor, strides: tuple[int, int], A2: Tensor, first: Tensor, last: Tensor, A_is_log: bool
 ) -> None:
-    """Sum parts (parts, S, rows, channels); `strides`: from row to row and from block to block of channels."""
-    shape, rows = launch.shape, parts.shape[2]
+    """Sum parts (parts, S, ...); `strides`: from row to row and from block to block of channels."""
+    shape = launch.shape
+    rows = first.numel() // (shape.directions * shape.channels) + 1
     prepare.sum_rows_kernel[(launch.channel_blocks, rows, launch.slots)](
-        parts, A2, first, last, parts.shape[0], shape.channels, launch.padded_channels, rows, parts[0].numel(),
+        parts, A2, first, last, parts.shape[0], shape.channels, launch.padded_channels, rows, parts.stride(0),
         *strides, shape.groups, *launch.which, LOGS=A_is_log, BC=32, BE=WARP, **ONE_WARP,
     )  # fmt: skip

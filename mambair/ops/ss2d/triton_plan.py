@@ -111,7 +111,7 @@ def plan_for(shape: ScanShape, device: torch.device) -> Plan:
 def kept_shapes(shape: ScanShape, device: torch.device) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of the states and sums that `scan_forward` keeps for `scan_backward`."""
     blocks = blocks_of(shape.channels, WARP)
-    chunks = (shape.batch, shape.directions, plan_for(shape, device).chunks)
+    chunks = (shape.batch, plan_for(shape, device).chunks, shape.directions)
     return (*chunks, blocks, shape.states, WARP), (*chunks, blocks * WARP)
 
 

@@ -20,18 +20,24 @@ _HALF_MAX = tl.constexpr(65504.0)
 
 
 @triton.jit
-def softplus(v):
-    """log(1 + exp(v)), accurate to a few units in the last place where it is small too.
+def softplus(v, HALF: tl.constexpr):
+    """log(1 + exp(v)), as accurate where it is small: to a few units in fp32's last place, or 9e-6 of its value if HALF.
 
     log(1 + z) through the fp32 sum 1 + z would lose the digits of the small deltas (1e-3) that training starts at.
-    The polynomial is log(1 + z) / z on [0, 1], relative error 3e-8; series with a division took twice the instructions.
+    The polynomials are log(1 + z) / z on [0, 1]; series with a division took twice the instructions.
     """
     z = tl.exp2(-tl.abs(v) * LOG2_E)
-    p = -0.0295052007 + z * 0.00523268478
-    p = -0.136632413 + z * (0.0782258883 + z * p)
-    p = -0.24842982 + z * (0.191060036 + z * p)
-    p = -0.499994934 + z * (0.333190978 + z * p)
-    return tl.maximum(v, 0.0) + z * (0.99999994 + z * p)
+    if HALF:
+        p = 0.101198679 - z * 0.0238602521
+        p = 0.325198095 + z * (-0.210026471 + z * p)
+        p = 0.999991617 + z * (-0.499360297 + z * p)
+    else:
+        p = -0.0295052007 + z * 0.00523268478
+        p = -0.136632413 + z * (0.0782258883 + z * p)
+        p = -0.24842982 + z * (0.191060036 + z * p)
+        p = -0.499994934 + z * (0.333190978 + z * p)
+        p = 0.99999994 + z * p
+    return tl.maximum(v, 0.0) + z * p
 
 
 @triton.jit
@@ -69,35 +75,37 @@ def pack_parameters_kernel(
 
 @triton.jit
 def delta_kernel(
-    projected_ptr, dt_weight_ptr, bias_ptr, given_ptr, delta_ptr, pixels, share, K, G, first_group, groups,
-    E: tl.constexpr, R: tl.constexpr, P: tl.constexpr, SLOTS: tl.constexpr, RUN: tl.constexpr, U: tl.constexpr,
+    projected_ptr, dt_weight_ptr, bias_ptr, given_ptr, delta_ptr, pixels, K, G, first_group, groups,
+    E: tl.constexpr, R: tl.constexpr, P: tl.constexpr, SLOTS: tl.constexpr, RUN: tl.constexpr, SHARING: tl.constexpr,
     BLOCK: tl.constexpr, GIVEN: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
     """delta of one direction. GIVEN: delta before bias is in given_ptr (B L, K, E).
 
-    A thread takes RUN channels side by side, of U pixels that lie `share` apart and so share the weights. With a rank
-    this small, plain multiplications are faster than tensor cores, which wait for shared memory.
+    A thread takes RUN channels side by side, and SHARING threads side by side those of as many pixels, which share the
+    weights. With a rank this small, plain multiplications are faster than tensor cores, which wait for shared memory.
     """
-    slot = tl.program_id(1)
+    # Directions of a pixel side by side: they share sectors of memory.
+    slot = tl.program_id(0) % SLOTS
     _, _, k = direction(slot, first_group, groups, G)
     RUNS: tl.constexpr = E // RUN
-    start = tl.program_id(0).to(tl.int64) * BLOCK
-    run = (start % RUNS).to(tl.int32) + tl.arange(0, BLOCK)[None, :, None]
-    pixel = start // RUNS + run // RUNS
-    exists = pixel < share
-    pixel = pixel + tl.arange(0, U)[:, None, None] * share
-    exists = exists & (pixel < pixels)
-    e = run % RUNS * RUN + tl.arange(0, RUN)[None, None, :]
-    v = tl.broadcast_to(tl.load(bias_ptr + k * E + e).to(tl.float32), (U, BLOCK, RUN))
+    start = (tl.program_id(0) // SLOTS).to(tl.int64) * BLOCK
+    place = (start % (RUNS * SHARING)).to(tl.int32) + tl.arange(0, BLOCK)[:, None]
+    pixel = (start // (RUNS * SHARING) + place // (RUNS * SHARING)) * SHARING + place % SHARING
+    exists = pixel < pixels
+    e = place // SHARING % RUNS * RUN + tl.arange(0, RUN)[None, :]
+    v = tl.load(bias_ptr + k * E + e).to(tl.float32)
     if GIVEN:
         v += tl.load(given_ptr + (pixel * K + k) * E + e, mask=exists, other=0.0).to(tl.float32)
     else:
+        projected_ptr += pixel * (K * P) + k * P
+        dt_weight_ptr += k * R * E + e
         for r in tl.static_range(R):
-            dt = tl.load(projected_ptr + pixel * (K * P) + k * P + r, mask=exists, other=0.0).to(tl.float32)
-            v += dt * tl.load(dt_weight_ptr + (k * R + r) * E + e)
+            dt = tl.load(projected_ptr + r, mask=exists, other=0.0).to(tl.float32)
+            v += dt * tl.load(dt_weight_ptr + r * E)
+    HALF: tl.constexpr = delta_ptr.dtype.element_ty == tl.float16
     if SOFTPLUS:
-        v = softplus(v)
-    if delta_ptr.dtype.element_ty == tl.float16:
+        v = softplus(v, HALF)
+    if HALF:
         v = tl.minimum(v, _HALF_MAX) if SOFTPLUS else tl.clamp(v, -_HALF_MAX, _HALF_MAX)
     tl.store(delta_ptr + (pixel * SLOTS + slot) * E + e, v.to(delta_ptr.dtype.element_ty), mask=exists)
 

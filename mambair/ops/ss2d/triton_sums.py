@@ -14,35 +14,25 @@ from mambair.ops.ss2d.triton_walk import LANES, row_of
 # group. Sixteen values make four such D, of which each thread keeps the rows of its own; a last product with ones sums
 # over the eight groups.
 _HEADER = """
-.reg .pred q, lower;
-.reg .b32 lane, g, low, high, even, odd, one, a0, a1, a2, a3, b0, b1;
-.reg .f32 s, d<4>, e<4>, c<4>;
-mov.u32 lane, %laneid;
-shr.u32 g, lane, 2;
+.reg .pred lower, last;
+.reg .b32 one, a0, a1, a2, a3, b0, b1;
+.reg .f32 d<4>, e<4>, c<4>;
 mov.b32 one, 0x3F800000;
-setp.lt.u32 lower, g, 4;
-and.b32 g, g, 3;
-setp.eq.u32 q, g, 0; selp.b32 low, 0x3F80, 0, q;
-setp.eq.u32 q, g, 1; selp.b32 high, 0x3F800000, 0, q;
-or.b32 even, low, high;
-setp.eq.u32 q, g, 2; selp.b32 low, 0x3F80, 0, q;
-setp.eq.u32 q, g, 3; selp.b32 high, 0x3F800000, 0, q;
-or.b32 odd, low, high;
 """
 _ZEROS = "{0f00000000, 0f00000000, 0f00000000, 0f00000000}"
 
 
-def _sum_sixteen(registers: list[int]) -> str:
-    """PTX: sums g and g + 8 of the 16 values in operands `registers`, in c0 and c2 of every thread of group g."""
+def _sum_sixteen(values: list[int], even: str, odd: str) -> str:
+    """PTX: sums g and g + 8 of the 16 values in operands `values`, in c0 and c2 of every thread of group g."""
     lines = []
     for half, rows in enumerate(("01", "23")):
         for quarter, d in enumerate("de"):
             first = 8 * half + 4 * quarter
-            v = [f"${register}" for register in registers[first : first + 4]]
+            v = [f"${value}" for value in values[first : first + 4]]
             lines.append(f"cvt.rn.bf16x2.f32 b0, {v[1]}, {v[0]}; cvt.rn.bf16x2.f32 b1, {v[3]}, {v[2]};")
             lines.append(
                 "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
-                f"{{{d}0, {d}1, {d}2, {d}3}}, {{even, even, odd, odd}}, {{b0, b1}}, {_ZEROS};"
+                f"{{{d}0, {d}1, {d}2, {d}3}}, {{{even}, {even}, {odd}, {odd}}}, {{b0, b1}}, {_ZEROS};"
             )
         lines += [f"selp.f32 c{row}, d{row}, e{row}, lower;" for row in rows]
     lines.append("mov.b32 a0, c0; mov.b32 a1, c2; mov.b32 a2, c1; mov.b32 a3, c3;")
@@ -54,24 +44,41 @@ def _sum_sixteen(registers: list[int]) -> str:
 
 
 def _warp_sums() -> str:
-    """PTX that sums two sets of 8 values over a warp; the first output of thread 4 g + j is sum g of set j (j < 2)."""
+    """PTX that sums two sets of 8 values over a warp; the first output of thread 4 g + j is sum g of set j (j < 2).
+
+    Operands: 8 outputs; 8 and 8 values; and of `sum_operands`, 8 times each, even, odd, lower and last.
+    """
+    even, odd, lower, last = (f"${8 * (3 + index)}" for index in range(4))
     outputs = [f"mov.f32 ${index}, 0f00000000;" for index in range(1, 8)]
-    chosen = "and.b32 lane, lane, 3; setp.eq.u32 q, lane, 1; selp.f32 $0, c2, c0, q;"
-    return "\n".join(["{", _HEADER, _sum_sixteen(list(range(8, 24))), chosen, *outputs, "}"])
+    tests = f"setp.ne.u32 lower, {lower}, 0; setp.ne.u32 last, {last}, 0;"
+    chosen = "selp.f32 $0, c2, c0, last;"
+    return "\n".join(["{", _HEADER, tests, _sum_sixteen(list(range(8, 24)), even, odd), chosen, *outputs, "}"])
 
 
 _WARP_SUMS = tl.constexpr(_warp_sums())
-_REGISTERS = tl.constexpr(",".join(["=&f"] * 8 + ["f"] * 16))
+_REGISTERS = tl.constexpr(",".join(["=&f"] * 8 + ["f"] * 16 + ["r"] * 32))
 
 
 @triton.jit
-def store_sums_by_matrices(target_ptr, between, first, second, T: tl.constexpr):
+def sum_operands():
+    """What `store_sums_by_matrices` needs of the threads' places, to be computed once: four (1, 1, lanes)."""
+    lane = tl.arange(0, LANES)[None, None, :]
+    group = lane // 4
+    row = group % 4
+    even = tl.where(row == 0, 0x3F80, tl.where(row == 1, 0x3F800000, 0))
+    odd = tl.where(row == 2, 0x3F80, tl.where(row == 3, 0x3F800000, 0))
+    return even, odd, tl.where(group < 4, 1, 0), lane % 4
+
+
+@triton.jit
+def store_sums_by_matrices(target_ptr, between, first, second, even, odd, lower, last, T: tl.constexpr):
     """Sums of two (8, 1, 32) tiles over their channels, to target_ptr (8) and (8) `between` further; bf16 precision.
 
-    Needs compute capability 8.0.
+    even, odd, lower, last: `sum_operands()`. Needs compute capability 8.0.
     """
     tl.static_assert(T == 8)
-    sums = tl.inline_asm_elementwise(_WARP_SUMS, _REGISTERS, [first, second], tl.float32, True, 8)
+    operands = [first, second, even, odd, lower, last]
+    sums = tl.inline_asm_elementwise(_WARP_SUMS, _REGISTERS, operands, tl.float32, True, 8)
     lane = tl.arange(0, LANES)[None, None, :]
     place = target_ptr + lane % 4 * between + lane // 4
     tl.store(place, row_of(sums, 0, T).to(target_ptr.dtype.element_ty), mask=lane % 4 < 2)

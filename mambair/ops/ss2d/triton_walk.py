@@ -48,14 +48,14 @@ def block_channels(block, E, BE: tl.constexpr):
 
 
 @triton.jit
-def state_places(block, n, BE: tl.constexpr, N: tl.constexpr):
-    """Places of states n (rows, 1, 1) of a block of channels in a (EB, N, lanes) buffer: (rows, S, lanes).
+def state_places(block, n, BE: tl.constexpr, ROWS: tl.constexpr):
+    """Places of rows n (rows, 1, 1), one per state, of a block of channels in a (EB, ROWS, lanes) buffer: (rows, S, lanes).
 
     With a block's channels last, moving from state to state is a constant offset.
     """
     lane = tl.arange(0, LANES)[None, None, :]
     part = block * (BE // LANES) + tl.arange(0, BE // LANES)[None, :, None]
-    return part * (N * LANES) + n * LANES + lane
+    return part * (ROWS * LANES) + n * LANES + lane
 
 
 @triton.jit
