@@ -198,9 +198,7 @@ class Stepper:
 
     def _report_spike(self, verdict: _Verdict) -> None:
         files = self._gather_files(verdict, only_bad=False)
-        logger.warning(
-            "iteration %d: the loss jumped; files of the batch: %s", verdict.iteration + 1, ", ".join(files)
-        )
+        logger.warning("iteration %d: the loss jumped; files of the batch: %s", verdict.iteration + 1, ", ".join(files))
 
     def _gather_files(self, verdict: _Verdict, only_bad: bool) -> list[str]:
         """The files of the iteration over all processes; `only_bad`: of micro-batches whose loss is not finite."""

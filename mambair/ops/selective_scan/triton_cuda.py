@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.flops import BACKWARD_FACTOR, selective_scan_flops
-from mambair.ops.ss2d.triton_launch import LOG2_E, Kept, ScanInputs, launch_refusal, scan_backward, scan_forward
+from mambair.ops.ss2d.triton_launch import LOG2_E, ScanInputs, launch_refusal, scan_forward
+from mambair.ops.ss2d.triton_launch_backward import Kept, scan_backward
 from mambair.ops.ss2d.triton_plan import WARP, ScanShape, kept_shapes
 
 

@@ -8,14 +8,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.flops import BACKWARD_FACTOR, ss2d_scan_flops
-from mambair.ops.ss2d.triton_launch import (
-    Kept,
-    ScanInputs,
-    launch_refusal,
-    pack_parameters,
-    scan_backward,
-    scan_forward,
-)
+from mambair.ops.ss2d.triton_launch import ScanInputs, launch_refusal, pack_parameters, scan_forward
+from mambair.ops.ss2d.triton_launch_backward import Kept, scan_backward
 from mambair.ops.ss2d.triton_plan import ScanShape, kept_shapes
 
 

@@ -88,7 +88,7 @@ def scan_kernel(
     if not OUTPUTS:
         tl.store(states_ptr, h, mask=live)
         tl.store(delta_sums_ptr + chunk_index * EP + e, total)
-    elif LAST:
+    if LAST:  # noqa: SIM102 (the first is decided when the kernel is compiled)
         if chunk == tl.where(sense == 1, 0, chunks - 1):
             tl.store(last_ptr + ((b * K + k) * N + n) * E + e, h, mask=live & exists_e)
 
@@ -105,9 +105,9 @@ def pass_states_kernel(
     N: tl.constexpr, ROWS: tl.constexpr, SENSES: tl.constexpr, BACKWARD: tl.constexpr, INITIAL: tl.constexpr,
     BC: tl.constexpr, BE: tl.constexpr,
 ):  # fmt: skip
-    """In place: each chunk's own contribution -> the state that enters the chunk; states_ptr (B, C, S, EB, ROWS, lanes).
+    """In place: each chunk's own contribution -> the state that enters the chunk.
 
-    BACKWARD: the same for the gradients of states, which run against the direction. INITIAL: what enters the first
+    states_ptr is (B, C, S, EB, ROWS, lanes), of whose rows the first N are states. BACKWARD: the same for the gradients of states, which run against the direction. INITIAL: what enters the first
     chunk is in initial_ptr (B, K, N, E) instead of zero.
     """
     n = tl.program_id(1)

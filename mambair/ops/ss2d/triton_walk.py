@@ -49,7 +49,7 @@ def block_channels(block, E, BE: tl.constexpr):
 
 @triton.jit
 def state_places(block, n, BE: tl.constexpr, ROWS: tl.constexpr):
-    """Places of rows n (rows, 1, 1), one per state, of a block of channels in a (EB, ROWS, lanes) buffer: (rows, S, lanes).
+    """Places of the rows n (rows, 1, 1) of a block of channels in a (EB, ROWS, lanes) buffer: (rows, S, lanes).
 
     With a block's channels last, moving from state to state is a constant offset.
     """
