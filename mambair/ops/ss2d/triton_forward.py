@@ -107,8 +107,9 @@ def pass_states_kernel(
 ):  # fmt: skip
     """In place: each chunk's own contribution -> the state that enters the chunk.
 
-    states_ptr is (B, C, S, EB, ROWS, lanes), of whose rows the first N are states. BACKWARD: the same for the gradients of states, which run against the direction. INITIAL: what enters the first
-    chunk is in initial_ptr (B, K, N, E) instead of zero.
+    states_ptr is (B, C, S, EB, ROWS, lanes), of whose rows the first N are states. BACKWARD: the same for the gradients
+    of states, which run against the direction. INITIAL: what enters the first chunk is in initial_ptr (B, K, N, E)
+    instead of zero.
     """
     n = tl.program_id(1)
     slots = SENSES * groups

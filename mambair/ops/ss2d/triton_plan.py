@@ -16,7 +16,7 @@ ONE_WARP = {"num_warps": 1, "num_stages": 1}
 # Places whose states a thread of gradients_kernel holds at once. 16 took as long on an H100, with twice the registers.
 TILE = 8
 # Registers per thread of the scanning kernels: with two channels per thread; with one; with one and few states.
-REGISTERS = {"two": 128, "one": 96, "few": 64}
+REGISTERS = {"two": 128, "one": 80, "few": 64}
 FEW_STATES = 12
 # Of a multiprocessor, per thread of a warp; its four parts hold a quarter of the warps each.
 RESIDENT_REGISTERS = 2048
