@@ -25,6 +25,7 @@ from mambair.ops.ss2d.triton_walk import (
     fetch_run,
     line_geometry,
     load_bc,
+    reversed_rows,
     row_of,
     state_places,
     tile_pixels,
@@ -123,8 +124,9 @@ def scan_adjoints(decay, inflow, after, T: tl.constexpr):
     last = (tl.arange(0, T) == T - 1)[:, None, None]
     inflow = tl.where(last, inflow + after, inflow)
     ones = tl.full(decay.shape, 1.0, tl.float32)
-    _, _, g = tl.associative_scan((tl.flip(decay, 0), ones, tl.flip(inflow, 0)), 0, _chain_shifted)
-    return tl.flip(g, 0)
+    backwards = (reversed_rows(decay, T), ones, reversed_rows(inflow, T))
+    _, _, g = tl.associative_scan(backwards, 0, _chain_shifted)
+    return reversed_rows(g, T)
 
 
 @triton.jit(do_not_specialize=["E", "chunks"])
@@ -163,7 +165,7 @@ def gradients_kernel(
     running_ptr += ((b * chunks + chunk) * slots + slot) * ROWS * EP + tl.program_id(0) * (ROWS * LANES) + lane
     d_v_ptr += (b * height * width * slots + slot) * E + e
     dx_parts_ptr += sense * part_stride + image + lane
-    STATE: tl.constexpr = tile_states_ptr.dtype.element_ty.primitive_bitwidth // 8
+    STATE_BYTES: tl.constexpr = 2 if tile_states_ptr.dtype.element_ty == tl.bfloat16 else 4
     t = tl.arange(0, T)
     even, odd, lower, last = sum_operands()
     d_D = tl.zeros_like(D)
@@ -183,7 +185,7 @@ def gradients_kernel(
         # What every state of the next tile reads is on its way from here on.
         following = tile + tl.where(i + 1 < count, 2 * sense - 1, 0)
         fetch_run(tile_bc_ptr + following * (2 * N * T), 2 * N * T * 4)
-        fetch_run(tile_states_ptr + following * N * EP, N * LANES * STATE)
+        fetch_run(tile_states_ptr + following * N * EP, STATE_BYTES * N * LANES)
         delta_x = delta * x
         d_delta_x = tl.zeros_like(delta)
         d_exponent = tl.zeros_like(delta)

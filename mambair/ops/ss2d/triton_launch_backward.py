@@ -19,8 +19,6 @@ from mambair.ops.ss2d.triton_launch import (
 )
 from mambair.ops.ss2d.triton_plan import ONE_WARP, WARP, Launch, ScanShape, blocks_of, plan_for
 
-# Registers per thread of the scanning kernels: 16 warps fit on a multiprocessor, instead of 12.
-_REGISTERS = 128
 # Pixels per program of the kernels after the scan; pixels per partial sum of the weights' gradients, and those sums.
 _PIXELS = 64
 _MIN_SHARE = 256
@@ -90,7 +88,7 @@ def _adjoints(
     backward.chunk_adjoints_kernel[launch.grid(WARP)](
         x, dy, delta, bc, A2, states, tile_states, running, *launch.image_sizes(), shape.channels,
         launch.padded_channels, shape.directions, shape.groups, chunks, *launch.which, launch.tiles,
-        SENSES=shape.senses, **launch.sequential_options(WARP, _REGISTERS),
+        SENSES=shape.senses, **launch.sequential_options(WARP, launch.plan.backward_registers),
     )  # fmt: skip
     return running, tile_states
 
@@ -113,7 +111,7 @@ def _gradients(
     pass_states(launch, running, kept.sums, A2, backward=True, initial=leaving)
     sums_precision = {"PRECISION": product_precision(x)}
     if product_precision(x) == "tf32":
-        sums_precision = {"PRECISION": "bf16", "maxnreg": _REGISTERS}
+        sums_precision = {"PRECISION": "bf16", "maxnreg": plan.backward_registers}
     tile_bc = A2.new_empty(shape.batch, slots, tiles, 2 * shape.states, plan.tile)
     d_bc = x.new_empty(launch.channel_blocks, *tile_bc.shape)
     d_v = x.new_empty(launch.pixels, slots, channels) if found.delta is None else found.delta

@@ -15,9 +15,12 @@ WARP = 32
 ONE_WARP = {"num_warps": 1, "num_stages": 1}
 # Places whose states a thread of gradients_kernel holds at once. 16 took as long on an H100, with twice the registers.
 TILE = 8
-# Registers per thread of the scanning kernels: with two channels per thread; with one; with one and few states.
-REGISTERS = {"two": 128, "one": 80, "few": 64}
-FEW_STATES = 12
+# Registers per thread of the forward scan: with two channels per thread; with one; with one and few states; with more
+# states than any network here has.
+REGISTERS = {"two": 128, "one": 80, "few": 64, "many": 255}
+# Of the kernels of the backward pass: 16 warps fit on a multiprocessor.
+BACKWARD_REGISTERS = 128
+FEW_STATES, MANY_STATES = 12, 16
 # Of a multiprocessor, per thread of a warp; its four parts hold a quarter of the warps each.
 RESIDENT_REGISTERS = 2048
 # A shorter chunk would spend more on its saved states than on its pixels.
@@ -76,12 +79,23 @@ class ScanShape:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a scan is cut: places per tile, channels per program (a warp), chunks; and the registers per thread."""
+    """How a scan is cut: places per tile, channels per program (a warp), chunks; and registers per thread at most."""
 
     tile: int
     block: int
     chunks: int
     registers: int
+    backward_registers: int
+
+
+def _kind(shape: ScanShape) -> str:
+    """The key of a scan in REGISTERS."""
+    if shape.states > MANY_STATES:
+        return "many"
+    # Two channels per thread share the loads of B and C, where that leaves no more threads without a channel.
+    if blocks_of(shape.channels, 2 * WARP) * 2 == blocks_of(shape.channels, WARP):
+        return "two"
+    return "few" if shape.states <= FEW_STATES else "one"
 
 
 def make_plan(shape: ScanShape, processors: int) -> Plan:
@@ -90,16 +104,16 @@ def make_plan(shape: ScanShape, processors: int) -> Plan:
     Saved states and parts of sums shrink with their number. The warps should fill whole waves: the last one takes as
     long as the others however few warps it has.
     """
-    # Two channels per thread share the loads of B and C, where that leaves no more threads without a channel.
-    twice = blocks_of(shape.channels, 2 * WARP) * 2 == blocks_of(shape.channels, WARP) and shape.states <= 16
-    block = 2 * WARP if twice else WARP
-    registers = REGISTERS["two" if twice else "few" if shape.states <= FEW_STATES else "one"]
+    kind = _kind(shape)
+    block = 2 * WARP if kind == "two" else WARP
+    registers = REGISTERS[kind]
     resident = RESIDENT_REGISTERS // registers // 4 * 4
     wave = processors * resident / (blocks_of(shape.channels, block) * shape.batch * shape.directions)
     longest = max(1, shape.height * shape.width // MIN_CHUNK_PIXELS)
     waves = next((count for count in range(1, 9) if int(count * wave) >= max(1, 0.9 * count * wave)), 8)
     chunks = max(1, min(int(waves * wave), longest, *shape.axis_tiles(TILE)))
-    return Plan(tile=TILE, block=block, chunks=chunks, registers=registers)
+    backward = REGISTERS["many"] if kind == "many" else BACKWARD_REGISTERS
+    return Plan(tile=TILE, block=block, chunks=chunks, registers=registers, backward_registers=backward)
 
 
 def plan_for(shape: ScanShape, device: torch.device) -> Plan:

@@ -76,7 +76,7 @@ def weight_gradient_kernel(
         d_v = tl.load(source, mask=(pixel < pixels) & (e < E)[None, :], other=0.0)
         dt = tl.load(projected_ptr + pixel * (K * P) + k * P + r, mask=(pixel < pixels) & (r < R), other=0.0)
         dt = tl.where(r == R, 1.0, dt)
-        if dt.dtype != d_v.dtype:
+        if PRECISION == "ieee" or dt.dtype != d_v.dtype:  # Triton 3.3 has no products of fp16 without tensor cores
             d_v, dt = d_v.to(tl.float32), dt.to(tl.float32)
         total = tl.dot(tl.trans(d_v), dt, total, input_precision=PRECISION)
     place = ((tl.program_id(2).to(tl.int64) * slots + slot) * (R + 1) + r) * E + e[:, None]

@@ -19,6 +19,8 @@ _HEADER = """
 .reg .f32 d<4>, e<4>, c<4>;
 mov.b32 one, 0x3F800000;
 """
+# No product has fewer columns in Triton before 3.5.
+COLUMNS = tl.constexpr(16)
 _ZEROS = "{0f00000000, 0f00000000, 0f00000000, 0f00000000}"
 
 
@@ -86,7 +88,7 @@ def store_sums_by_matrices(target_ptr, between, first, second, even, odd, lower,
 
 @triton.jit
 def store_sums(target_ptr, between, first, second, T: tl.constexpr, PRECISION: tl.constexpr):
-    """The same for (T, 1, 32) tiles in any precision, as one product with ones: (2 T, 8), every column the same.
+    """The same for (T, 1, 32) tiles in any precision, as one product with ones: (2 T, COLUMNS), every column the same.
 
     Staged through shared memory. For fp32 ("tf32x3") the upper bits of a value and the rest go in side by side, since
     tf32 keeps 11 bits, and ones need no third term.
@@ -96,10 +98,10 @@ def store_sums(target_ptr, between, first, second, T: tl.constexpr, PRECISION: t
     if PRECISION == "tf32x3":
         upper = (both.to(tl.int32, bitcast=True) & -8192).to(tl.float32, bitcast=True)
         both = tl.reshape(tl.join(upper, both - upper), (2 * T, 2 * LANES))
-        sums = tl.dot(both, tl.full([2 * LANES, 8], 1.0, tl.float32), input_precision="tf32")
+        sums = tl.dot(both, tl.full([2 * LANES, COLUMNS], 1.0, tl.float32), input_precision="tf32")
     else:
-        sums = tl.dot(both, tl.full([LANES, 8], 1.0, tl.float32), input_precision=PRECISION)
+        sums = tl.dot(both, tl.full([LANES, COLUMNS], 1.0, tl.float32), input_precision=PRECISION)
     row = tl.arange(0, 2 * T)[:, None]
-    column = tl.arange(0, 8)[None, :]
+    column = tl.arange(0, COLUMNS)[None, :]
     place = target_ptr + tl.where(row < T, row, row - T + between) + column * 0
     tl.store(place, sums.to(target_ptr.dtype.element_ty), mask=(column == 0) & (row >= 0))

@@ -115,6 +115,15 @@ def row_of(tile, index: tl.constexpr, T: tl.constexpr):
 
 
 @triton.jit
+def reversed_rows(tile, T: tl.constexpr):
+    """The rows of a (T, S, lanes) tile in reverse: registers with other names. Triton 3.3's `flip` is for last axes."""
+    turned = tile
+    for t in tl.static_range(T):
+        turned = tl.where((tl.arange(0, T) == t)[:, None, None], row_of(tile, T - 1 - t, T), turned)
+    return turned
+
+
+@triton.jit
 def load_bc(bc_ptr, places, exists, NP: tl.constexpr, BN: tl.constexpr):
     """(T, 2 BN): B and C of the T pixels of a tile, whose offsets are `places` (T); zeros where there are none.
 

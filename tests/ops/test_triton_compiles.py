@@ -1,0 +1,90 @@
+"""The scans' kernels compile for old and new GPUs, which needs none. The interpreter accepts more than the compiler."""
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from mambair.ops.ss2d import triton_backward as backward  # noqa: E402
+from mambair.ops.ss2d import triton_forward as forward  # noqa: E402
+from mambair.ops.ss2d import triton_prepare as prepare  # noqa: E402
+from mambair.ops.ss2d import triton_projections as projections  # noqa: E402
+
+pytestmark = pytest.mark.skipif(
+    torch.version.cuda is None or not isinstance(forward.scan_kernel, triton.JITFunction),
+    reason="needs a PyTorch for NVIDIA GPUs, and Triton's compiler instead of its interpreter",
+)
+
+# Tensors of the inputs' type; the others are fp32, and delta is fp16 where the inputs have 16 bits.
+OF_INPUTS = {
+    "x_ptr", "dy_ptr", "parts_ptr", "dx_parts_ptr", "d_v_ptr", "d_bc_ptr", "tile_states_ptr", "projected_ptr",
+    "d_projected_ptr", "given_ptr",
+}  # fmt: skip
+WALK = {"T": 8, "IMAGE": True, "EVEN": False}
+SCAN = WALK | {"N": 10, "WIDE": False, "BE": 32}
+SEQUENTIAL = SCAN | {"NP": 12, "BN": 16}
+SEQUENCE = {"IMAGE": False, "EVEN": True, "WIDE": True}
+PROJECT = {"E": 72, "R": 4, "BR": 16, "BL": 64, "BE": 64}
+DELTA = {"E": 72, "R": 4, "P": 24, "SLOTS": 4, "RUN": 8, "SHARING": 4, "BLOCK": 128}
+
+# (kernel, compile-time arguments, warps); "precision" is filled in for each GPU.
+KERNELS = {
+    "states": (forward.scan_kernel, SEQUENTIAL | {"OUTPUTS": False, "LAST": False}, 1),
+    "outputs": (forward.scan_kernel, SEQUENTIAL | {"OUTPUTS": True, "LAST": False, "BE": 64}, 1),
+    "sequence": (forward.scan_kernel, SEQUENTIAL | SEQUENCE | {"OUTPUTS": True, "LAST": True}, 1),
+    "pass_states": (
+        forward.pass_states_kernel,
+        {"N": 10, "ROWS": 10, "SENSES": 2, "BACKWARD": False, "INITIAL": False, "BC": 16, "BE": 32},
+        1,
+    ),
+    "sum_parts": (forward.sum_parts_kernel, {"parts": 4, "BLOCK": 1024}, 4),
+    "adjoints": (backward.chunk_adjoints_kernel, SEQUENTIAL | {"SENSES": 2}, 1),
+    "gradients": (
+        backward.gradients_kernel,
+        SCAN | {"SENSES": 2, "SOFTPLUS": True, "ADD": True, "PRECISION": "sums"},
+        1,
+    ),
+    "pack_parameters": (prepare.pack_parameters_kernel, {"BN": 16, "BR": 4, "BE": 32}, 1),
+    "delta": (prepare.delta_kernel, DELTA | {"GIVEN": False, "SOFTPLUS": True}, 4),
+    "delta given": (prepare.delta_kernel, DELTA | {"R": 0, "GIVEN": True, "SOFTPLUS": False}, 4),
+    "bc": (prepare.bc_kernel, {"R": 4, "P": 24, "N": 10, "NP": 12, "SLOTS": 4, "BN": 32, "BLOCK": 128}, 4),
+    "order_bc": (prepare.order_bc_kernel, WALK | {"BP": 32, "SENSES": 2}, 1),
+    "gather_bc": (projections.gather_bc_kernel, WALK | {"BP": 32, "SENSES": 2}, 1),
+    "dt_gradient": (projections.dt_gradient_kernel, PROJECT | {"PRECISION": "products"}, 4),
+    "weight_gradient": (projections.weight_gradient_kernel, PROJECT | {"PRECISION": "products"}, 4),
+    "sum_rows": (projections.sum_rows_kernel, {"LOGS": True, "BC": 32, "BE": 32}, 1),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("capability", "kind"), [(70, "fp16"), (80, "bf16"), (90, "bf16"), (90, "fp32")])
+def test_compiles(kernel: str, capability: int, kind: str) -> None:
+    function, constants, warps = KERNELS[kernel]
+    products = "ieee" if capability < 80 else "tf32x3" if kind == "fp32" else "tf32"
+    sums = "bf16" if products == "tf32" else products
+    constants = constants | {
+        key: {"products": products, "sums": sums}[value] for key, value in constants.items() if key == "PRECISION"
+    }
+    signature = {name: _type(name, constants, kind) for name in function.arg_names}
+    places = {name: index for index, name in enumerate(function.arg_names)}
+    source = ASTSource(
+        fn=function,
+        signature=signature,
+        constexprs={(places[name],): value for name, value in constants.items()},
+        attrs={(index,): [["tt.divisibility", 16]] for name, index in places.items() if name.endswith("_ptr")},
+    )
+    options = {"num_warps": warps, "num_stages": 1}
+    assert triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["cubin"]
+
+
+def _type(name: str, constants: dict, kind: str) -> str:
+    if name in constants:
+        return "constexpr"
+    if not name.endswith("_ptr"):
+        return "i32"
+    if name == "delta_ptr":
+        return "*fp32" if kind == "fp32" else "*fp16"
+    return f"*{kind}" if name in OF_INPUTS else "*fp32"
