@@ -5,13 +5,11 @@ import torch
 
 triton = pytest.importorskip("triton")
 
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
-
 from mambair.ops.ss2d import triton_backward as backward  # noqa: E402
 from mambair.ops.ss2d import triton_forward as forward  # noqa: E402
 from mambair.ops.ss2d import triton_prepare as prepare  # noqa: E402
 from mambair.ops.ss2d import triton_projections as projections  # noqa: E402
+from tests.ops.compiling import compiles  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     torch.version.cuda is None or not isinstance(forward.scan_kernel, triton.JITFunction),
@@ -68,23 +66,5 @@ def test_compiles(kernel: str, capability: int, kind: str) -> None:
     constants = constants | {
         key: {"products": products, "sums": sums}[value] for key, value in constants.items() if key == "PRECISION"
     }
-    signature = {name: _type(name, constants, kind) for name in function.arg_names}
-    places = {name: index for index, name in enumerate(function.arg_names)}
-    source = ASTSource(
-        fn=function,
-        signature=signature,
-        constexprs={(places[name],): value for name, value in constants.items()},
-        attrs={(index,): [["tt.divisibility", 16]] for name, index in places.items() if name.endswith("_ptr")},
-    )
-    options = {"num_warps": warps, "num_stages": 1}
-    assert triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["cubin"]
-
-
-def _type(name: str, constants: dict, kind: str) -> str:
-    if name in constants:
-        return "constexpr"
-    if not name.endswith("_ptr"):
-        return "i32"
-    if name == "delta_ptr":
-        return "*fp32" if kind == "fp32" else "*fp16"
-    return f"*{kind}" if name in OF_INPUTS else "*fp32"
+    types = dict.fromkeys(OF_INPUTS, f"*{kind}") | {"delta_ptr": "*fp32" if kind == "fp32" else "*fp16"}
+    assert compiles(function, constants, types, capability, warps)

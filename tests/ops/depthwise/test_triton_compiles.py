@@ -1,0 +1,33 @@
+"""The depthwise convolution's kernels compile for old and new GPUs, which needs none."""
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton")
+
+from mambair.ops.depthwise import triton_kernels as kernels  # noqa: E402
+from mambair.ops.depthwise import triton_launch as launch  # noqa: E402
+from tests.ops.compiling import compiles  # noqa: E402
+
+pytestmark = pytest.mark.skipif(
+    torch.version.cuda is None or not isinstance(kernels.convolve_kernel, triton.JITFunction),
+    reason="needs a PyTorch for NVIDIA GPUs, and Triton's compiler instead of its interpreter",
+)
+
+KERNELS = {
+    "SiLU": (kernels.convolve_kernel, launch.CONVOLVE, {"BIAS": True, "SILU": True, "SLOPE": False}),
+    "slope of SiLU": (kernels.convolve_kernel, launch.CONVOLVE, {"BIAS": False, "SILU": False, "SLOPE": True}),
+    "gradients": (kernels.gradients_kernel, launch.GRADIENTS, {}),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("capability", "kind", "channels"), [(70, "fp16", 72), (90, "bf16", 360), (90, "fp32", 5)])
+def test_compiles(kernel: str, capability: int, kind: str, channels: int) -> None:
+    function, tiling, constants = KERNELS[kernel]
+    shape = torch.Size((2, 64, 64, channels))
+    options = dict(launch._plan(shape, torch.empty(shape).stride(), 1, tiling).options)
+    warps, _ = options.pop("num_warps"), options.pop("num_stages", None)
+    constants = {name: value for name, value in (constants | options).items() if name in function.arg_names}
+    types = dict.fromkeys(("x_ptr", "dy_ptr", "y_ptr", "dx_ptr"), f"*{kind}")
+    assert compiles(function, constants, types, capability, warps)
