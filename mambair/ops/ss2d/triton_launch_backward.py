@@ -19,6 +19,8 @@ from mambair.ops.ss2d.triton_launch import (
 )
 from mambair.ops.ss2d.triton_plan import ONE_WARP, WARP, Launch, ScanShape, blocks_of, plan_for
 
+# Of gradients_kernel in fp32, which would take 228 and leave room for 8 warps instead of 12.
+_FULL_PRECISION_REGISTERS = 168
 # Pixels per program of the kernels after the scan; pixels per partial sum of the weights' gradients, and those sums.
 _PIXELS = 64
 _MIN_SHARE = 256
@@ -109,9 +111,11 @@ def _gradients(
     running, tile_states = _adjoints(launch, dy, inputs, delta, bc, kept.states)
     del bc
     pass_states(launch, running, kept.sums, A2, backward=True, initial=leaving)
-    sums_precision = {"PRECISION": product_precision(x)}
-    if product_precision(x) == "tf32":
-        sums_precision = {"PRECISION": "bf16", "maxnreg": plan.backward_registers}
+    sums = {"PRECISION": product_precision(x)}
+    if sums["PRECISION"] == "tf32":
+        sums = {"PRECISION": "bf16", "maxnreg": plan.backward_registers}
+    elif sums["PRECISION"] == "tf32x3":
+        sums["maxnreg"] = max(plan.backward_registers, _FULL_PRECISION_REGISTERS)
     tile_bc = A2.new_empty(shape.batch, slots, tiles, 2 * shape.states, plan.tile)
     d_bc = x.new_empty(launch.channel_blocks, *tile_bc.shape)
     d_v = x.new_empty(launch.pixels, slots, channels) if found.delta is None else found.delta
@@ -122,7 +126,7 @@ def _gradients(
     backward.gradients_kernel[launch.grid(WARP)](
         x, dy, delta, tile_bc, A2, inputs.D, tile_states, running, found.x_parts, d_v, d_bc,
         *launch.image_sizes(), x.numel(), channels, launch.padded_channels, shape.groups, plan.chunks, *launch.which,
-        tiles, BE=WARP, SENSES=shape.senses, SOFTPLUS=shape.softplus, ADD=launch.first > 0, **sums_precision,
+        tiles, BE=WARP, SENSES=shape.senses, SOFTPLUS=shape.softplus, ADD=launch.first > 0, **sums,
         **launch.scan_options(),
     )  # fmt: skip
     projections.gather_bc_kernel[grid](
