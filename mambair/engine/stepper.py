@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -40,8 +40,6 @@ class StepResult:
     """Learning rate per network."""
     norms: dict[str, Tensor]
     """Gradient norm per network, before clipping."""
-    stop: bool
-    """Whether any process is known to have been asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,9 @@ class Stepper:
         skip_nonfinite: steps in a row with non-finite numbers that are skipped before the run stops.
         graphs: replay the passes as CUDA graphs; see `passes.graph_refusal` for the models that allow it.
 
-    Steps on a GPU do not wait for it: whether an iteration's numbers were good shows during the next one, or when
-    `settle` is called. Only where a bad step may have to be left out (skip_nonfinite, fp16) is every one waited for.
+    Steps on a GPU do not wait for it: whether an iteration's numbers were good, and whether a process was asked to
+    stop, shows during the next one, or when `settle` is called. Only where a bad step may have to be left out
+    (skip_nonfinite, fp16) is every one waited for.
     """
 
     def __init__(
@@ -91,20 +90,21 @@ class Stepper:
         self.skipped_in_a_row = 0
         self._waits = model.device.type != "cuda" or skip_nonfinite > 0 or self.scaler.is_enabled()
         self._pending: _Verdict | None = None
-        self._stop = False
+        self.stop = False
+        """Whether any process is known to have been asked to stop."""
         self._usual = {name: UsualLoss(model.device) for name in model.optimizers}
 
     def step(self, loaded: LoadedStep, stop: bool) -> StepResult:
         """Take the step that follows `loaded.iteration` completed ones.
 
-        `stop`: whether this process was asked to stop; the result says whether any was, now or an iteration ago.
-        Raises NonFiniteError when the numbers of this iteration or the one before have gone bad.
+        `stop`: whether this process was asked to stop; it then shows in `self.stop`, as everything else does. Raises
+        NonFiniteError when the numbers of this iteration or the one before have gone bad.
         """
         iteration, micro_batches = loaded.iteration, loaded.micro_batches
         batches = [
             self.model.prepare(batch.content, preparation_rng(self.seed, batch.first_draw)) for batch in micro_batches
         ]
-        result = StepResult({}, {}, {}, stop)
+        result = StepResult({}, {}, {})
         for number, phase in enumerate(self.model.phases(iteration)):
             optimizer = self.model.optimizers[phase.network]
             result.rates[phase.network] = optimizer.set_iteration(iteration)
@@ -123,7 +123,7 @@ class Stepper:
             for name, average in self.model.averages.items():
                 average.update_parameters(self.model.networks[name])
         self.scaler.update()
-        return replace(result, stop=self._stop)
+        return result
 
     def settle(self) -> bool:
         """Wait until it is known whether all steps so far were good; returns False if the last one must be left out.
@@ -136,7 +136,7 @@ class Stepper:
         if verdict.known is not None:
             verdict.known.synchronize()
         bad_loss, bad_norm, spike, stop = (flag > 0 for flag in verdict.flags.tolist())
-        self._stop = self._stop or stop
+        self.stop = self.stop or stop
         if spike:
             self._report_spike(verdict)
         if self.scaler.is_enabled() and self.scaler.get_scale() >= MIN_SCALE:

@@ -109,21 +109,23 @@ class Trainer:
                     return self._stopped(stop)
                 self._save()  # what the checkpoint that the run goes on from is short of
             while self.position.iteration < self.schedule.total_iter:
-                result = self._iterate(stop)
-                if not self._save_and_validate(result.stop, stop):
+                self._iterate(stop)
+                if not self._save_and_validate(stop):
                     return self._stopped(stop)
         if is_main_process():
             self._write("the latest weights", lambda: save_weights(self.checkpoints, self.model, LATEST))
         return 0
 
-    def _iterate(self, stop: StopRequest) -> StepResult:
+    def _iterate(self, stop: StopRequest) -> None:
         with self.progress.waiting_for_data():
             loaded = next(self.steps)
         assert loaded.iteration == self.position.iteration
         try:
             result = self.stepper.step(loaded, stop.requested)
             self.position.iteration += 1
-            if any(map(self._is_due, (self.schedule.print_freq, self.schedule.save_freq, self.schedule.val_freq))):
+            # Nothing is logged, saved or validated, and no run ends, before it is known that the numbers are good.
+            frequencies = (self.schedule.print_freq, self.schedule.save_freq, self.schedule.val_freq)
+            if self.stepper.stop or any(map(self._is_due, frequencies)):
                 self.stepper.settle()
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {self._way_back()}") from error
@@ -131,15 +133,15 @@ class Trainer:
         if self._is_due(self.schedule.print_freq):
             self._log(result)
             self.bad_files.share()
-        return result
 
     def _is_due(self, every: int | None) -> bool:
         """Whether something that happens every so many iterations, and at the end, happens now."""
         now = self.position.iteration
         return every is not None and (now % every == 0 or now == self.schedule.total_iter)
 
-    def _save_and_validate(self, stop_agreed: bool, stop: StopRequest) -> bool:
+    def _save_and_validate(self, stop: StopRequest) -> bool:
         """Do what is due after an iteration; returns False if the run is to stop."""
+        stop_agreed = self.stepper.stop
         validate = self.validation is not None and self._is_due(self.schedule.val_freq)
         save = stop_agreed or self._is_due(self.schedule.save_freq)
         self.position.validation_pending = validate

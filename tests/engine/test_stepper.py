@@ -67,8 +67,10 @@ def test_gradient_is_clipped_to_the_given_norm() -> None:
 
 def test_request_to_stop_is_passed_on() -> None:
     stepper = Stepper(make_model(), ProcessGroup(), seed=0)
-    assert not stepper.step(make_step(2), stop=False).stop
-    assert stepper.step(make_step(2), stop=True).stop
+    stepper.step(make_step(2), stop=False)
+    assert not stepper.stop
+    stepper.step(make_step(2), stop=True)
+    assert stepper.stop
 
 
 def test_non_finite_loss_names_the_files_and_leaves_the_weights() -> None:
@@ -129,8 +131,10 @@ def test_loss_spike_is_logged_with_its_files(caplog: pytest.LogCaptureFixture, m
 def test_a_step_that_does_not_wait_shows_its_bad_numbers_in_the_next(by_settling: bool) -> None:
     stepper = Stepper(make_model(), ProcessGroup(), seed=0)
     stepper._waits = False  # as on a GPU
-    assert not stepper.step(make_step(2), stop=True).stop
-    assert stepper.step(make_step(2, iteration=1, scale=float("inf")), stop=False).stop
+    stepper.step(make_step(2), stop=True)
+    assert not stepper.stop
+    stepper.step(make_step(2, iteration=1, scale=float("inf")), stop=False)
+    assert stepper.stop
     with pytest.raises(NonFiniteError, match=r"iteration 2: the loss is not finite"):
         stepper.settle() if by_settling else stepper.step(make_step(2, iteration=2), stop=False)
     assert stepper.settle()  # said once

@@ -1,5 +1,7 @@
 """Losses, gradients and weights that are no numbers any more."""
 
+import os
+import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -88,9 +90,23 @@ FAULTS = [
 ]
 
 
+def go_on_without_waiting(patch: Patch) -> None:
+    """Let steps end before their numbers are known, as they do on a GPU."""
+    original = Stepper.__init__
+
+    def build(self, *args, skip_nonfinite=0, **options):
+        original(self, *args, skip_nonfinite=skip_nonfinite, **options)
+        self._waits = skip_nonfinite > 0
+
+    patch.setattr(Stepper, "__init__", build)
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["waiting", "as on a GPU"])
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_bad_numbers_stop_the_run_with_a_way_back(scene: Scene, monkeypatch: Patch, fault: Fault) -> None:
+def test_bad_numbers_stop_the_run_with_a_way_back(scene: Scene, monkeypatch: Patch, fault: Fault, waits: bool) -> None:
     with monkeypatch.context() as patch:
+        if not waits:
+            go_on_without_waiting(patch)
         fault.inject(patch)
         outcome = scene.train(train__skip_nonfinite=fault.skip)
     assert outcome.code == 2
@@ -105,6 +121,20 @@ def test_bad_numbers_stop_the_run_with_a_way_back(scene: Scene, monkeypatch: Pat
     scene.assert_checkpoint_kept()
     assert not scene.folders.state(6).exists()
     scene.assert_nothing_lost()
+
+
+@pytest.mark.parametrize("bad", [7, 8], ids=["known when it stops", "not yet known"])
+def test_a_request_to_stop_saves_nothing_bad(scene: Scene, monkeypatch: Patch, bad: int) -> None:
+    seldom = {"logger__print_freq": 100, "logger__save_checkpoint_freq": 100, "val__val_freq": 100}
+    with monkeypatch.context() as patch:
+        go_on_without_waiting(patch)
+        spoil_loss(INF, bad - 1)(patch)
+        at_step(patch, 6, lambda stepper: os.kill(os.getpid(), signal.SIGTERM))
+        outcome = scene.train(train__total_iter=20, **seldom)
+    assert outcome.code == 2
+    assert f"error: iteration {bad}: the loss is not finite; {FILES}" in outcome.output
+    scene.assert_checkpoint_kept()
+    assert not any(scene.folders.state(iteration).exists() for iteration in range(5, 10))
 
 
 def test_single_bad_steps_are_skipped(scene: Scene, monkeypatch: Patch) -> None:

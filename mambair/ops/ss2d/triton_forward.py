@@ -52,7 +52,7 @@ def scan_kernel(
     x_ptr += b * height * width * pixel_stride + group * group_stride + e
     delta_ptr += (b * height * width * K + k) * E + e
     bc_ptr += (b * height * width * K + k) * (2 * NP)
-    parts_ptr += k * part_stride + b * height * width * pixel_stride + group * group_stride + e
+    parts_ptr += k.to(tl.int64) * part_stride + b * height * width * pixel_stride + group * group_stride + e
     places = state_places(tl.program_id(0), n, BE, N)
     chunk_index = (b * chunks + chunk) * K + k
     states_ptr += chunk_index * N * EP + places
@@ -148,5 +148,5 @@ def sum_parts_kernel(parts_ptr, sum_ptr, part_stride, size, parts: tl.constexpr,
     mask = place < size
     total = tl.zeros([BLOCK], tl.float32)
     for part in tl.static_range(parts):
-        total += tl.load(parts_ptr + part * part_stride + place, mask=mask, other=0.0).to(tl.float32)
+        total += tl.load(parts_ptr + part * tl.cast(part_stride, tl.int64) + place, mask=mask, other=0.0).to(tl.float32)
     tl.store(sum_ptr + place, total.to(sum_ptr.dtype.element_ty), mask=mask)

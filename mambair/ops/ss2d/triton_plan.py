@@ -18,7 +18,7 @@ TILE = 8
 # Registers per thread of the forward scan: with two channels per thread; with one; with one and few states; with more
 # states than any network here has.
 REGISTERS = {"two": 128, "one": 80, "few": 64, "many": 255}
-# Of the kernels of the backward pass: 16 warps fit on a multiprocessor.
+# Of the kernels of the backward pass on half-precision inputs: 16 warps fit on a multiprocessor.
 BACKWARD_REGISTERS = 128
 FEW_STATES, MANY_STATES = 12, 16
 # Of a multiprocessor, per thread of a warp; its four parts hold a quarter of the warps each.
@@ -177,7 +177,8 @@ class Launch:
     def scan_options(self) -> dict:
         """Those that scanning kernels have beside them."""
         shape = self.shape
-        offsets = shape.height * shape.width * max(shape.pixel_stride, self.slots * shape.channels)
+        per_direction = max(shape.channels, 2 * self.padded_states)
+        offsets = shape.height * shape.width * max(shape.pixel_stride, self.slots * per_direction)
         return self.walk_options() | {"N": shape.states, "WIDE": offsets > NARROW}
 
     def sequential_options(self, block: int, registers: int) -> dict:

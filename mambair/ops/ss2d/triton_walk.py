@@ -76,8 +76,9 @@ def fetch_run(pointer, size):
 @triton.jit
 def chunk_tiles(chunk, chunks, tile_count):
     """(first tile, number of tiles) of a chunk: even shares, so that none is empty while chunks <= tile_count."""
-    low = chunk * tile_count // chunks
-    return low, (chunk + 1) * tile_count // chunks - low
+    share = tile_count // chunks
+    longer = tile_count - share * chunks
+    return chunk * share + tl.minimum(chunk, longer), share + tl.where(chunk < longer, 1, 0)
 
 
 @triton.jit
