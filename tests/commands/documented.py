@@ -50,7 +50,7 @@ fi
 """
 
 
-DEMO = "mambair demo --weights my_network.pth"
+DEMO = "mambair demo"
 """Run by test_readme.py by itself: it serves until it is stopped."""
 
 

@@ -24,9 +24,11 @@ from tests.fake_hub import serve
 
 DOCS = PROJECT / "docs"
 RUN = ("restore.md", "weights.md", "analysis.md")
-READ = ("tasks.md", "performance.md", "../datasets/README.md")
+READ = ("tasks.md", "model_card.md", "performance.md", "../datasets/README.md")
 
 RECIPES = {
+    "mambair restore photo.jpg -o restored": Recipe(("restored/photo.jpg",)),
+    "mambair restore photo.png -o restored": Recipe(("restored/photo.png",)),
     "mambair restore photo.jpg -o restored --weights my_network.pth": Recipe(("restored/photo.jpg",)),
     "mambair restore photos/ -o out --weights my_network.pth": Recipe(("out/a.png", "out/sub/b.png"), "restored 2 in"),
     'mambair restore "scans/**/*.tif" -o out --weights my_network.pth': Recipe(("out/1/page.tif",)),

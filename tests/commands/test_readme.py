@@ -43,6 +43,7 @@ RECIPES = {
     "bash scripts/test.sh": Recipe(("pip.log",), "1 passed"),
     "pip install .": Recipe(("pip.log",)),
     "mambair doctor": Recipe(prints="everything that is installed works"),
+    "mambair restore photo.jpg -o restored": Recipe(("restored/photo.jpg",), "restored 1 in"),
     "mambair weights get lightSR_x2": Recipe(prints="already in"),
     "mambair restore photo.jpg -o restored --weights lightSR_x2": Recipe(("restored/photo.jpg",), "restored 1 in"),
     "mambair restore photos/ -o restored --weights my_network.pth --ensemble --skip-existing": Recipe(
