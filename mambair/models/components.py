@@ -38,8 +38,7 @@ def start_from(network: nn.Module, path: Path, *, strict: bool, param_key: str) 
 
     Where there is no file at `path`, it may be a name of `mambair weights list`.
     """
-    if not path.exists():
-        path = weights_called(str(path)) or path
+    path = weights_called(str(path)) or path
     skipped = load_weights(network, path, strict=strict, param_key=param_key)
     logger.info("%s starts from %s", type(network).__name__, path)
     if skipped:

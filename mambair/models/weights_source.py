@@ -55,10 +55,13 @@ def find_weights(weights: str | Path | None, *, task: str | None = None, noise: 
     if str(weights).startswith(HUB_SCHEME):
         return download_from_hub(str(weights))
     path = Path(weights)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; pass a .pth or .safetensors file in it")
+    try:
+        if path.is_file():
+            return path
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; pass a .pth or .safetensors file in it")
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     named = weights_called(str(weights))
     if named is None:
         known = [*shipped_weights(), *PUBLISHED]
@@ -67,15 +70,15 @@ def find_weights(weights: str | Path | None, *, task: str | None = None, noise: 
 
 
 def weights_called(name: str) -> Path | None:
-    """The file that a name of `mambair weights list` stands for; None for what is no such name.
+    """The file that a name of `mambair weights list` stands for; None for what is no such name, or a file of its own.
 
     Raises UserError if these weights are still to be fetched.
     """
     shipped = shipped_weights()
+    if name not in {*shipped, *PUBLISHED} or Path(name).exists():
+        return None
     if name in shipped:
         return shipped[name]
-    if name not in PUBLISHED:
-        return None
     cached = cache_folder() / PUBLISHED[name].file_name
     if not cached.is_file():
         raise UserError(f"weights '{name}' are not on this computer yet; fetch them with: mambair weights get {name}")

@@ -36,3 +36,5 @@ def test_published_weights_must_have_been_fetched(tmp_path: Path, monkeypatch: p
         start("lightSR_x2")
     with pytest.raises(UserError, match=r"nowhere\.pth: no such file"):
         start("nowhere.pth")
+    with pytest.raises(UserError, match="File name too long"):
+        start("a" * 300)

@@ -61,6 +61,8 @@ def test_names_of_published_files_lead_into_the_cache(own_cache: Path, x2_weight
         find_weights("SR_x4")
     with pytest.raises(UserError, match="folder"):
         find_weights(own_cache)
+    with pytest.raises(UserError, match="File name too long"):
+        find_weights("a" * 300)
     with pytest.raises(UserError, match="got a int"):
         find_weights(3)
 
