@@ -1,7 +1,7 @@
 """The two steps of the quickstart that are not commands of mambair: the photos before, the picture after.
 
 python scripts/quickstart.py photos    write scikit-image's own photos to datasets/quickstart
-python scripts/quickstart.py picture   put input, bicubic, restored and ground truth side by side
+python scripts/quickstart.py picture   put input, bicubic, the results of both networks and ground truth side by side
 """
 
 import argparse
@@ -18,8 +18,11 @@ from mambair.imaging.resize import imresize
 from mambair.metrics import calculate_psnr
 
 PHOTOS = Path("datasets/quickstart")
-RESULTS = Path("results/quickstart")
+RESULTS = Path("results")
 SCALE = 2
+
+# Captions of the networks, by the name that their option file in options/test has.
+NETWORKS = {"quickstart": "trained here", "quickstart_shipped": "in the package"}
 
 # All of these come inside scikit-image's wheel; nothing is downloaded.
 TRAIN = ("astronaut", "camera", "coins", "brick", "grass", "gravel", "hubble_deep_field", "page", "retina", "rocket")
@@ -44,30 +47,30 @@ def write_photos() -> None:
 
 
 def comparison_row(name: str) -> Image.Image:
-    """Input | bicubic | restored | ground truth of one photo's busiest crop, captioned with PSNR (Y, whole photo)."""
+    """Input | bicubic | networks | ground truth of one photo's busiest crop, captioned with PSNR (Y, whole photo)."""
     truth = read_image(PHOTOS / "val" / f"{name}.png")
-    restored = read_image(next((RESULTS / "visualization").rglob(f"{name}*.png")))
     small = imresize(truth, 1 / SCALE)
-    bicubic = imresize(small, SCALE)
-    panels = {
-        f"{name}: input": small.repeat(SCALE, axis=0).repeat(SCALE, axis=1),
-        f"bicubic {calculate_psnr(bicubic, truth, SCALE, test_y_channel=True):.2f} dB": bicubic,
-        f"MambaIR, quickstart {calculate_psnr(restored, truth, SCALE, test_y_channel=True):.2f} dB": restored,
-        "ground truth": truth,
-    }
+    results = {"bicubic": imresize(small, SCALE)}
+    for network, caption in NETWORKS.items():
+        results[caption] = read_image(next((RESULTS / network / "visualization").rglob(f"{name}*.png")))
+    panels = {f"{name}: input": small.repeat(SCALE, axis=0).repeat(SCALE, axis=1)}
+    for caption, image in results.items():
+        panels[f"{caption} {calculate_psnr(image, truth, SCALE, test_y_channel=True):.2f} dB"] = image
+    panels["ground truth"] = truth
     return panel_row(panels, busiest_crop(truth, CROP, SCALE), CROP, ZOOM)
 
 
 def write_picture() -> None:
-    """Write results/quickstart/comparison.png and say how far the network is from bicubic."""
+    """Write results/quickstart/comparison.png and say how far the networks are from bicubic."""
     rows = [comparison_row(name) for name in VALIDATION]
-    path = RESULTS / "comparison.png"
+    path = RESULTS / "quickstart" / "comparison.png"
     write_image(path, stack_rows(rows))
-    metrics = json.loads((RESULTS / "metrics.json").read_text(encoding="utf-8"))
-    for dataset, scores in metrics["datasets"].items():
-        bicubic = metrics["baseline"]["datasets"][dataset]
-        gains = f"{scores['psnr'] - bicubic['psnr']:+.2f} dB PSNR, {scores['ssim'] - bicubic['ssim']:+.4f} SSIM"
-        print(f"The network against bicubic on {dataset}: {gains}")
+    for network, caption in NETWORKS.items():
+        metrics = json.loads((RESULTS / network / "metrics.json").read_text(encoding="utf-8"))
+        for dataset, scores in metrics["datasets"].items():
+            bicubic = metrics["baseline"]["datasets"][dataset]
+            gains = f"{scores['psnr'] - bicubic['psnr']:+.2f} dB PSNR, {scores['ssim'] - bicubic['ssim']:+.4f} SSIM"
+            print(f"The network {caption} against bicubic on {dataset}: {gains}")
     print(f"Comparison picture: {path}")
 
 

@@ -10,8 +10,8 @@ echo "2/5  Photos from scikit-image"
 "$python" scripts/quickstart.py photos
 echo "3/5  Training a small x2 network"
 "$python" mambair/train.py -opt options/train/quickstart.yml
-echo "4/5  Testing it on photos it has not seen"
-"$python" mambair/test.py -opt options/test/quickstart.yml
+echo "4/5  Testing it, and the network that comes with the package, on photos that neither has seen"
+"$python" mambair/test.py -opt options/test/quickstart.yml --compare options/test/quickstart_shipped.yml
 echo "5/5  Comparison picture"
 "$python" scripts/quickstart.py picture
 
@@ -20,10 +20,11 @@ cat <<'TEXT'
 Where everything is
   weights      experiments/quickstart/models/net_g_latest.pth
   curves       .venv/bin/tensorboard --logdir tb_logger/quickstart
-  table        results/quickstart/metrics.md
+  table        results/quickstart/comparison.md
   picture      results/quickstart/comparison.png
 What to do next
-  restore a photo of yours    .venv/bin/mambair restore photo.png -o restored --weights experiments/quickstart/models/net_g_latest.pth
+  enlarge a photo of yours    .venv/bin/mambair restore photo.png -o restored
+    by the network just made  .venv/bin/mambair restore photo.png -o restored --weights experiments/quickstart/models/net_g_latest.pth
   train the paper's networks  lay out the data as datasets/README.md says, then
                               .venv/bin/python mambair/train.py -opt options/train/lightSR_x2.yml
 TEXT

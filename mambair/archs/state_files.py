@@ -77,9 +77,9 @@ def read_weights_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any] 
     `save_state_dict` put them there. Raises UserError saying what the file is when it is no weight file.
     """
     path = Path(path)
-    if path.is_dir():
-        raise UserError(f"weights {path}: this is a folder; give the file in it")
     try:
+        if path.is_dir():
+            raise UserError(f"weights {path}: this is a folder; give the file in it")
         with path.open("rb") as file:
             head = file.read(512)
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
 from mambair.imaging.photo import Photo, read_photo, write_photo
 from mambair.imaging.pixels import to_uint8
-from mambair.models.weights_source import SHIPPED_FOLDER, cache_folder, find_weights
+from mambair.models.weights_source import cache_folder, find_weights, shipped_weights
 from mambair.runtime.log_setup import console, setup_logging
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def offered_weights(named: Sequence[str]) -> list[str]:
 
     Raises UserError if there are none, and for a name that leads to no file.
     """
-    found = [*map(find_weights, named), *sorted(SHIPPED_FOLDER.glob("*.safetensors"))]
+    found = [*map(find_weights, named), *shipped_weights().values()]
     found += sorted(path for path in cache_folder().glob("*") if path.suffix in (".pth", ".safetensors"))
     if not found:
         raise UserError("there are no weights to offer; pass --weights FILE, or fetch some: mambair weights list")

@@ -18,7 +18,7 @@ from rich.table import Table
 
 import mambair
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
-from mambair.models.weights_source import SHIPPED_FOLDER, cache_folder
+from mambair.models.weights_source import cache_folder, shipped_weights
 from mambair.runtime.log_setup import console
 
 Status = Literal["ok", "note", "bad"]
@@ -165,8 +165,7 @@ def check_extras() -> Iterator[Finding]:
 
 def check_weights() -> Iterator[Finding]:
     """Weights that are at hand."""
-    shipped = sorted(path.name for path in SHIPPED_FOLDER.glob("*.safetensors"))
-    if shipped:
+    if shipped := shipped_weights():
         yield Finding("weights", "ok", f"in the package: {', '.join(shipped)}")
     else:
         yield Finding("weights", "note", "none in the package; published ones are in a list", "mambair weights list")

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DESCRIPTION = """\
-Restore photos and videos. Network, task, scale and all hyperparameters are read off the weights.
+Restore photos and videos. Network, task, scale and all hyperparameters are read off the weights. Without --weights,
+the network in the package doubles width and height of clean photos.
 
 Results go to the folder after -o under the names of the sources; folders keep their structure. Depth (8 or 16 bits),
 transparency, colour profile and EXIF block are kept. A file that cannot be restored is reported and skipped; then the

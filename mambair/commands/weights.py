@@ -26,6 +26,8 @@ from mambair.models.weights_source import (
     check_purpose,
     find_weights,
     read_purpose,
+    read_scale,
+    shipped_weights,
 )
 from mambair.registry import did_you_mean
 from mambair.runtime.files import atomic_write, sha256_of
@@ -39,9 +41,11 @@ TIMEOUT_SECONDS = 60
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `mambair weights`."""
-    parser = argparse.ArgumentParser("mambair weights", description="Published weights, and conversion of your own.")
+    parser = argparse.ArgumentParser(
+        "mambair weights", description="Weights in the package, published weights, and conversion of your own."
+    )
     actions = parser.add_subparsers(dest="action", required=True)
-    actions.add_parser("list", help="the published files: task, scale, the paper's figures, where to get them")
+    actions.add_parser("list", help="the files in the package and the published ones: task, scale, the paper's figures")
     get = actions.add_parser("get", help="fetch published files into the cache, for --weights NAME")
     get.add_argument("names", nargs="+", metavar="NAME", help="name in the list")
     convert = actions.add_parser("convert", help="convert .pth to .safetensors with hyperparameters in its metadata")
@@ -60,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     setup_logging(None, 0)
     if arguments.action == "list":
-        list_published()
+        list_weights()
         return OK
     if arguments.action == "get":
         return get_published(arguments.names)
@@ -68,17 +72,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return OK
 
 
-def list_published() -> None:
-    """Print the table of published files."""
+def list_weights() -> None:
+    """Print the table of the files in the package and of those that are published."""
     table = Table("name", "task", "scale", "PSNR/SSIM in the paper", "SHA-256", "here", show_edge=False)
+    for name, path in shipped_weights().items():
+        task, noise = read_purpose(path)
+        purpose = (task or "unknown") + (f", {noise}" if noise is not None else "")
+        table.add_row(name, purpose, f"x{read_scale(path) or 1}", "trained with this project", "", "package")
     for name, published in PUBLISHED.items():
         here = "yes" if (cache_folder() / published.file_name).is_file() else ""
         table.add_row(
             name, published.task, f"x{published.scale}", published.figures, published.sha256 or "unknown", here
         )
     console.print(table)
+    if shipped_weights():
+        console.print(
+            f"{', '.join(shipped_weights())}: in the package, and what restores where no --weights are given; "
+            "data, training and results are in docs/model_card.md of the project."
+        )
     console.print(
-        f"Published by the paper's authors on Google Drive, linked from {PROJECT_PAGE}.\n"
+        f"The others are published by the paper's authors on Google Drive, linked from {PROJECT_PAGE}.\n"
         f"`mambair weights get NAME` fetches a file into {cache_folder()}; then pass --weights NAME.\n"
         "`page`: in no table of the paper, stated on the project's page.",
         markup=False,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,6 +13,7 @@ from mambair.archs.weights import load_weights
 from mambair.models.mixing import MixUp
 from mambair.models.optimizers import ScheduledOptimizer
 from mambair.models.restoration import Restoration
+from mambair.models.weights_source import weights_called
 from mambair.options import TestOptions, TrainOptions, ValOptions
 from mambair.registry import LOSSES
 from mambair.runtime.devices import autocast_dtype
@@ -31,8 +33,12 @@ def build_generator(options: TrainOptions | TestOptions) -> nn.Module:
     return network
 
 
-def start_from(network: nn.Module, path, *, strict: bool, param_key: str) -> None:
-    """Load weights, and log what was loaded and, where that is allowed, which keys were not."""
+def start_from(network: nn.Module, path: Path, *, strict: bool, param_key: str) -> None:
+    """Load weights, and log what was loaded and, where that is allowed, which keys were not.
+
+    Where there is no file at `path`, it may be a name of `mambair weights list`.
+    """
+    path = weights_called(str(path)) or path
     skipped = load_weights(network, path, strict=strict, param_key=param_key)
     logger.info("%s starts from %s", type(network).__name__, path)
     if skipped:

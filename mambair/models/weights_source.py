@@ -1,5 +1,6 @@
 """Where weights come from: a file, the Hugging Face Hub, the cache of `mambair weights get`, or the package."""
 
+import json
 import os
 import re
 from importlib.util import find_spec
@@ -21,6 +22,8 @@ TASKS = ("sr", "denoise", "jpeg")
 
 # Keys of a safetensors file's metadata, as `mambair weights convert` writes them.
 TASK_KEY, NOISE_KEY = "mambair.task", "mambair.noise"
+# The network's options: METADATA_KEY of mambair.archs.state_files, which imports PyTorch.
+OPTIONS_KEY = "mambair"
 
 _HUB_ADDRESS = re.compile(
     r"hf://(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>[^@#]+)(@(?P<revision>[^@#]+))?(#sha256=(?P<sha256>[0-9a-f]{64}))?"
@@ -35,6 +38,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mambair"
 
 
+def shipped_weights() -> dict[str, Path]:
+    """The files of weights that come with the package, by the names that `--weights` takes."""
+    return {path.stem: path for path in sorted(SHIPPED_FOLDER.glob("*.safetensors"))}
+
+
 def find_weights(weights: str | Path | None, *, task: str | None = None, noise: int | None = None) -> Path:
     """The local file behind what a user calls weights; see `mambair.load_model`. Downloads hf:// addresses.
 
@@ -47,13 +55,30 @@ def find_weights(weights: str | Path | None, *, task: str | None = None, noise: 
     if str(weights).startswith(HUB_SCHEME):
         return download_from_hub(str(weights))
     path = Path(weights)
-    if path.is_file():
-        return path
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; pass a .pth or .safetensors file in it")
-    name = str(weights)
-    if name not in PUBLISHED:
-        raise UserError(f"{path}: no such weights file{did_you_mean(name, PUBLISHED)}")
+    try:
+        if path.is_file():
+            return path
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; pass a .pth or .safetensors file in it")
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    named = weights_called(str(weights))
+    if named is None:
+        known = [*shipped_weights(), *PUBLISHED]
+        raise UserError(f"{path}: no such weights file{did_you_mean(str(weights), known)}")
+    return named
+
+
+def weights_called(name: str) -> Path | None:
+    """The file that a name of `mambair weights list` stands for; None for what is no such name, or a file of its own.
+
+    Raises UserError if these weights are still to be fetched.
+    """
+    shipped = shipped_weights()
+    if name not in {*shipped, *PUBLISHED} or Path(name).exists():
+        return None
+    if name in shipped:
+        return shipped[name]
     cached = cache_folder() / PUBLISHED[name].file_name
     if not cached.is_file():
         raise UserError(f"weights '{name}' are not on this computer yet; fetch them with: mambair weights get {name}")
@@ -65,15 +90,24 @@ def read_purpose(path: Path) -> tuple[str | None, int | None]:
     for published in PUBLISHED.values():
         if path == cache_folder() / published.file_name:
             return published.purpose
-    if path.suffix != ".safetensors":
-        return None, None
-    try:
-        with safe_open(path, framework="pt") as archive:
-            metadata = archive.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
+    metadata = _metadata(path)
     noise = metadata.get(NOISE_KEY, "")
     return metadata.get(TASK_KEY), int(noise) if noise.isdigit() else None
+
+
+def read_scale(path: Path) -> int | None:
+    """The scale that a safetensors file made here states of its network; None if it states none."""
+    return json.loads(_metadata(path).get(OPTIONS_KEY, "{}")).get("upscale")
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="numpy") as archive:  # the other choice, "pt", imports PyTorch
+            return archive.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
 
 
 def check_purpose(path: Path, scale: int, task: str | None, noise: int | None) -> None:
@@ -103,10 +137,15 @@ def weights_at_hand(task: str | None, noise: int | None) -> Path:
     Those in the package come first, then the published file to suggest, then other published ones in the cache.
     Raises UserError, saying what to do, where there are none.
     """
+    if noise is not None and task in (None, "sr"):
+        raise UserError(
+            f"noise {noise}: super-resolution, the default task, has no noise level; "
+            "name the task too (denoise or jpeg), or leave the noise out"
+        )
     name = published_name(task or "sr", noise)
     names = [name] if name else []
     cached = [cache_folder() / PUBLISHED[each].file_name for each in dict.fromkeys([*names, *PUBLISHED])]
-    for path in [*sorted(SHIPPED_FOLDER.glob("*.safetensors")), *cached]:
+    for path in [*shipped_weights().values(), *cached]:
         if path.is_file():
             found_task, found_noise = read_purpose(path)
             if found_task == (task or "sr") and noise in (None, found_noise):

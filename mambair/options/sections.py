@@ -26,7 +26,7 @@ class PathOptions(Section):
     """Weights and states to start from. `~` is expanded; relative paths start at the working directory."""
 
     pretrain_network_g: FilePath | None = None
-    """Weights of the restoration network to start from or to test."""
+    """Weights of the restoration network to start from or to test: a file, or a name of `mambair weights list`."""
     param_key_g: Text = "params"
     """Which weights of the file to take: params or params_ema."""
     strict_load_g: Flag = True

@@ -50,7 +50,7 @@ fi
 """
 
 
-DEMO = "mambair demo --weights my_network.pth"
+DEMO = "mambair demo"
 """Run by test_readme.py by itself: it serves until it is stopped."""
 
 
@@ -135,6 +135,11 @@ def _write_options(world: Path, name: str) -> dict[str, Any]:
     return options
 
 
+def _copy_options(world: Path, name: str) -> None:
+    """An option file as it is: its network must fit the weights in the package."""
+    shutil.copy(PROJECT / "options" / name, world / "options" / name)
+
+
 def _write_pairs(folder: Path, template: str, scale: int = 2) -> None:
     for name in ("coffee", "astronaut"):
         photo = getattr(skimage.data, name)()[100:140, 200:248]
@@ -177,6 +182,7 @@ def build_world(world: Path) -> None:
     classic = _write_options(world, "train/SR_x2.yml")["network_g"]
     for name in ("test/SR_x2.yml", "train/quickstart.yml", "test/quickstart.yml"):
         _write_options(world, name)
+    _copy_options(world, "test/quickstart_shipped.yml")
     _write_pairs(world / "datasets" / "DF2K", "{}x2")
     for name in ("Set5", "Set14", "B100", "Urban100"):
         _write_pairs(world / "datasets" / name, "{}x2")

@@ -24,15 +24,17 @@ from tests.fake_hub import serve
 
 DOCS = PROJECT / "docs"
 RUN = ("restore.md", "weights.md", "analysis.md")
-READ = ("tasks.md", "performance.md", "../datasets/README.md")
+READ = ("tasks.md", "model_card.md", "performance.md", "../datasets/README.md")
 
 RECIPES = {
+    "mambair restore photo.jpg -o restored": Recipe(("restored/photo.jpg",)),
+    "mambair restore photo.png -o restored": Recipe(("restored/photo.png",)),
     "mambair restore photo.jpg -o restored --weights my_network.pth": Recipe(("restored/photo.jpg",)),
     "mambair restore photos/ -o out --weights my_network.pth": Recipe(("out/a.png", "out/sub/b.png"), "restored 2 in"),
     'mambair restore "scans/**/*.tif" -o out --weights my_network.pth': Recipe(("out/1/page.tif",)),
     'find . -name "*.png" -print0 | mambair restore - -o out --weights my_network.pth': Recipe(("out/photo.png",)),
     "mambair restore clip.mp4 -o out --weights my_network.pth --batch 8": Recipe(("out/clip.mp4",)),
-    "python scripts/tile_error.py --weights my_network.pth photos/*.png --tiles 64 128 --overlaps 8 16 32": Recipe(
+    "python scripts/tile_error.py --weights lightSR_x2_BSD400 photos/*.png --tiles 64 128 --overlaps 8 16 32": Recipe(
         prints="published"
     ),
     "mambair doctor": Recipe(prints="everything that is installed works"),

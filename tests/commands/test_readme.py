@@ -38,11 +38,12 @@ TESTED = ("results/SR_x2/metrics.json", "results/SR_x2/metrics.md", "results/SR_
 RECIPES = {
     "bash scripts/quickstart.sh": Recipe(
         ("experiments/quickstart/models/net_g_latest.pth", "results/quickstart/comparison.png", "pip.log"),
-        "The network against bicubic",
+        "The network in the package against bicubic on held_out_photos: +",
     ),
     "bash scripts/test.sh": Recipe(("pip.log",), "1 passed"),
     "pip install .": Recipe(("pip.log",)),
     "mambair doctor": Recipe(prints="everything that is installed works"),
+    "mambair restore photo.jpg -o restored": Recipe(("restored/photo.jpg",), "restored 1 in"),
     "mambair weights get lightSR_x2": Recipe(prints="already in"),
     "mambair restore photo.jpg -o restored --weights lightSR_x2": Recipe(("restored/photo.jpg",), "restored 1 in"),
     "mambair restore photos/ -o restored --weights my_network.pth --ensemble --skip-existing": Recipe(

@@ -9,6 +9,7 @@ import mambair.losses  # noqa: F401 (registers the losses)
 from mambair.archs import build_network
 from mambair.data.builders import _mode
 from mambair.errors import UserError
+from mambair.models.components import build_generator
 from mambair.options import TrainOptions, parse_test_options, parse_train_options
 from mambair.registry import LOSSES
 
@@ -87,7 +88,7 @@ def recipe(name: str) -> TrainOptions:
 def test_there_is_a_recipe_for_every_task() -> None:
     assert {path.stem for path in TRAIN_RECIPES} == {*FIGURES, "RealDN", "quickstart"}
     names = {name for name in FIGURES if not name.startswith("RealSR")}
-    assert {path.stem for path in TEST_RECIPES} == names | {"RealDN", "RealSR_x4", "quickstart"}
+    assert {path.stem for path in TEST_RECIPES} == names | {"RealDN", "RealSR_x4", "quickstart", "quickstart_shipped"}
 
 
 @pytest.mark.parametrize("path", TRAIN_RECIPES, ids=lambda path: path.stem)
@@ -239,7 +240,9 @@ def test_benchmarks_of_restoration() -> None:
         assert channels == (1 if color == "gray" else 3)
 
 
-@pytest.mark.parametrize("path", TEST_RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [path for path in TEST_RECIPES if path.stem != "quickstart_shipped"], ids=lambda path: path.stem
+)
 def test_test_recipes_load_and_match_their_training(path: Path) -> None:
     options = parse_test_options(path)
     assert options.source.warnings == () and options.name == path.stem
@@ -263,6 +266,15 @@ def test_networks_have_the_published_number_of_parameters(name: str) -> None:
 
 def test_the_quickstart_network_builds() -> None:
     assert build_network(recipe("quickstart").network_g).scale == 2
+
+
+def test_the_quickstart_tests_two_networks_on_the_same_photos() -> None:
+    trained, shipped = (
+        parse_test_options(RECIPES / "test" / f"{name}.yml") for name in ("quickstart", "quickstart_shipped")
+    )
+    assert shipped.datasets == trained.datasets and shipped.val == trained.val and shipped.source.warnings == ()
+    assert shipped.network_g == recipe("lightSR_x2_BSD400").network_g
+    assert build_generator(shipped).scale == 2, "its weights come with the package"
 
 
 def test_benchmarks_of_super_resolution() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mambair.archs import build_network
+from mambair.models import weights_source
 
 TINY = {"type": "MambaIR", "embed_dim": 12, "depths": [1], "d_state": 4, "mlp_ratio": 1.5}
 
@@ -41,4 +42,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """An empty cache of weights, instead of the user's."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("MAMBAIR_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package without weights; the folder that they would lie in, which does not exist yet."""
+    folder = tmp_path / "shipped"
+    monkeypatch.setattr(weights_source, "SHIPPED_FOLDER", folder)
     return folder

@@ -109,7 +109,7 @@ def test_a_file_is_restored_with_its_depth_and_shown_at_the_result_s_size(deep_p
     assert pixels.shape == (40, 60, 4) and pixels.dtype == np.uint16
 
 
-def test_weights_on_offer(own_cache: Path, x2_weights: Path) -> None:
+def test_weights_on_offer(own_cache: Path, nothing_shipped: Path, x2_weights: Path) -> None:
     with pytest.raises(UserError, match="--weights"):
         offered_weights([])
     (own_cache / "SR_x2.pth").touch()

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from mambair.commands.weights import main
 from mambair.errors import UserError
 from mambair.imaging.photo import Photo, write_photo
-from mambair.models import weights_source
 from mambair.models.published_weights import PUBLISHED
 from mambair.models.restorer import load_model
 from mambair.models.weights_source import find_weights, read_purpose, weights_at_hand
@@ -61,15 +61,16 @@ def test_names_of_published_files_lead_into_the_cache(own_cache: Path, x2_weight
         find_weights("SR_x4")
     with pytest.raises(UserError, match="folder"):
         find_weights(own_cache)
+    with pytest.raises(UserError, match="File name too long"):
+        find_weights("a" * 300)
     with pytest.raises(UserError, match="got a int"):
         find_weights(3)
 
 
 def test_weights_in_the_package_are_chosen_by_their_purpose(
-    tmp_path: Path, x2_weights: Path, gray_weights: Path, monkeypatch: pytest.MonkeyPatch
+    nothing_shipped: Path, x2_weights: Path, gray_weights: Path
 ) -> None:
-    shipped = tmp_path / "shipped"
-    monkeypatch.setattr(weights_source, "SHIPPED_FOLDER", shipped)
+    shipped = nothing_shipped
     with pytest.raises(UserError, match=r"no weights for --task sr are on .* weights get lightSR_x2`, or pass"):
         weights_at_hand(None, None)
     with pytest.raises(UserError, match="weights get ColorDN_50`"):
@@ -88,7 +89,9 @@ def test_weights_in_the_package_are_chosen_by_their_purpose(
         weights_at_hand("jpeg", 10)
 
 
-def test_fetched_weights_are_found_by_their_purpose(own_cache: Path, x2_weights: Path, gray_weights: Path) -> None:
+def test_fetched_weights_are_found_by_their_purpose(
+    own_cache: Path, nothing_shipped: Path, x2_weights: Path, gray_weights: Path
+) -> None:
     for name, weights in {"SR_x4": x2_weights, "ColorDN_15": gray_weights, "CAR_q10": gray_weights}.items():
         (own_cache / f"{name}.pth").write_bytes(weights.read_bytes())
     assert weights_at_hand(None, None) == own_cache / "SR_x4.pth"
@@ -117,6 +120,17 @@ def test_conversion_keeps_values_hyperparameters_and_purpose(tmp_path: Path, x2_
     assert main(["convert", str(x2_weights), "-o", str(whole)]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main(["convert", str(x2_weights), "-o", str(tmp_path / "x.pth")]) == 2
+
+
+def test_conversion_takes_the_averaged_weights(tmp_path: Path, x2_weights: Path) -> None:
+    state = torch.load(x2_weights, weights_only=True)["params"]
+    averaged = {key: value + 1 for key, value in state.items()}
+    torch.save({"params": state, "params_ema": averaged}, tmp_path / "both.pth")
+    target = tmp_path / "half.safetensors"
+    assert main(["convert", str(tmp_path / "both.pth"), "-o", str(target), "--half"]) == 0
+    converted = load_file(target)
+    assert converted.keys() == averaged.keys()
+    assert all(torch.equal(value, averaged[key].half()) for key, value in converted.items())
 
 
 def test_a_stated_task_must_fit_the_weights(tmp_path: Path, x2_weights: Path, gray_weights: Path) -> None:
