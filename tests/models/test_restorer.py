@@ -253,11 +253,11 @@ def test_on_a_gpu_memory_is_measured_and_running_out_of_it_halves_the_tiles(rng)
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.empty_cache()
     # Free memory does not show this limit, so the first attempt truly runs out of it.
-    torch.cuda.set_per_process_memory_fraction(3e8 / total, device)
+    torch.cuda.set_per_process_memory_fraction(3e8 / total)
     try:
         np.testing.assert_allclose(restorer.restore(image), enlarged(image), atol=1e-6)
     finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0)
     sides = [max(shape[2:]) for shape in network.shapes]
     assert sides[0] == 4000 and sides[-1] < 3000
 
