@@ -1,7 +1,6 @@
 """Runs killed with SIGKILL at random points end, once resumed, as if nothing had happened: to the last bit."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,6 @@ TWO = {"num_gpu": "auto", "dist_params": {"timeout": 20}}
 """Options of runs of two processes; going on with one, they accumulate."""
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="bit-identical on the CPU; num_gpu: auto takes GPUs")
-
-
-@pytest.fixture(scope="module")
-def trainers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainers]:
-    with Trainers(tmp_path_factory.mktemp("logs")) as trainers:
-        yield trainers
 
 
 def make_options(root: Path, **changes: Any) -> Path:

@@ -1,6 +1,5 @@
 """Processes that are asked to stop, fail or hang: in real ones, with real signals."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,6 @@ from tests.faults.runs import assert_same_end, read_state
 TWO = {"num_gpu": "auto", "dist_params": {"timeout": 60}}
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="num_gpu: auto takes the CPU only without CUDA")
-
-
-@pytest.fixture(scope="module")
-def trainers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainers]:
-    with Trainers(tmp_path_factory.mktemp("logs")) as trainers:
-        yield trainers
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from mambair.ops.ss2d.triton_walk import (
     reversed_rows,
     row_of,
     state_places,
+    tile_of_chunk,
     tile_pixels,
     wide,
 )
@@ -69,10 +70,8 @@ def chunk_adjoints_kernel(
     adjoint = tl.zeros_like(A2)
     low, count = chunk_tiles(chunk, chunks, line_count * tl.cdiv(length, T))
     for i in range(count):
-        tile = tl.where(sense == 1, low + count - 1 - i, low + i)
-        base, pixels, exists = tile_pixels(tile, sense, length, along, across, EVEN, T)
+        tile, place, exists = tile_of_chunk(i, low, count, sense, length, along, across, EVEN, WIDE, T)
         mask = exists[:, None, None] & exists_e
-        place = wide(base + pixels, WIDE)
         x = tl.load(x_ptr + place[:, None, None] * pixel_stride, mask=mask, other=0.0).to(tl.float32)
         dy = tl.load(dy_ptr + place[:, None, None] * pixel_stride, mask=mask, other=0.0).to(tl.float32)
         delta = tl.load(delta_ptr + place[:, None, None] * (slots * E), mask=mask, other=0.0).to(tl.float32)

@@ -25,8 +25,7 @@ from mambair.ops.ss2d.triton_walk import (
     load_bc,
     row_of,
     state_places,
-    tile_pixels,
-    wide,
+    tile_of_chunk,
 )
 
 
@@ -64,10 +63,8 @@ def scan_kernel(
         D = tl.load(D_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
     low, count = chunk_tiles(chunk, chunks, line_count * tl.cdiv(length, T))
     for i in range(count):
-        tile = tl.where(sense == 1, low + count - 1 - i, low + i)
-        base, pixels, exists = tile_pixels(tile, sense, length, along, across, EVEN, T)
+        _, place, exists = tile_of_chunk(i, low, count, sense, length, along, across, EVEN, WIDE, T)
         mask = exists[:, None, None] & exists_e
-        place = wide(base + pixels, WIDE)
         x = tl.load(x_ptr + place[:, None, None] * pixel_stride, mask=mask, other=0.0).to(tl.float32)
         delta = tl.load(delta_ptr + place[:, None, None] * (K * E), mask=mask, other=0.0).to(tl.float32)
         bc = load_bc(bc_ptr, place * (K * 2 * NP), exists, NP, BN)

@@ -108,6 +108,16 @@ def _either(bits_1, bits_2):
 
 
 @triton.jit
+def tile_of_chunk(
+    i, low, count, sense, length, along, across, EVEN: tl.constexpr, WIDE: tl.constexpr, T: tl.constexpr
+):  # fmt: skip
+    """(number, places (T) in units of pixels, which of them exist (T)) of the i-th tile that a chunk comes to."""
+    tile = tl.where(sense == 1, low + count - 1 - i, low + i)
+    base, pixels, exists = tile_pixels(tile, sense, length, along, across, EVEN, T)
+    return tile, wide(base + pixels, WIDE), exists
+
+
+@triton.jit
 def row_of(tile, index: tl.constexpr, T: tl.constexpr):
     """Row `index` of a (T, S, lanes) tile. The `or` of bits folds into a register; a sum with zeros would not."""
     chosen = (tl.arange(0, T) == index)[:, None, None]

@@ -1,17 +1,12 @@
 """The Triton kernels on Triton's interpreter, without a GPU: forward and every gradient against float64."""
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from mambair.ops.backends import ENVIRONMENT_VARIABLE
+from tests.ops.interpreting import run_interpreted
 
-ROOT = Path(__file__).resolve().parents[3]
 LIMITS = {
     "silu, slice of a wider tensor": 1e-5,
     "two strips, two blocks of columns": 1e-5,
@@ -30,16 +25,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 @pytest.fixture(scope="module")
 def errors() -> dict[str, dict[str, float]]:
     """Case -> tensor -> relative error."""
-    environment = os.environ | {
-        "TRITON_INTERPRET": "1",
-        ENVIRONMENT_VARIABLE: "triton",
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-W", "ignore", "-m", "tests.ops.depthwise.triton_interpreted"]
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.splitlines()[-1])
+    return run_interpreted("tests.ops.depthwise.triton_interpreted", **{ENVIRONMENT_VARIABLE: "triton"})
 
 
 @pytest.mark.parametrize("case", LIMITS)
