@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from mambair.analysis.figures import SECONDS_PER_HOUR, require_matplotlib, save_training_figure
-from mambair.analysis.training_logs import TrainingRun, read_run
+from mambair.analysis.training_logs import LoggedRun, read_run
 from mambair.archs.build import build_network
 from mambair.archs.weights import load_network
 from mambair.commands.exit_codes import OK, reports_user_errors
@@ -56,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def shared_datasets(runs: Sequence[TrainingRun]) -> list[str]:
+def shared_datasets(runs: Sequence[LoggedRun]) -> list[str]:
     """The data sets that all runs were validated on; UserError if there are none."""
     shared = [name for name in runs[0].validations if all(name in run.validations for run in runs)]
     if not shared:
@@ -80,7 +80,7 @@ def write_curves(arguments: argparse.Namespace) -> None:
     print(f"written: {arguments.figure}, {arguments.table}")
 
 
-def comparison(runs: Sequence[TrainingRun], datasets: Sequence[str]) -> str:
+def comparison(runs: Sequence[LoggedRun], datasets: Sequence[str]) -> str:
     """Markdown: the pace of the runs, their scores at equal iterations and at equal time of computing."""
     shared = sorted(set.intersection(*(set(run.iterations()) for run in runs)))
     if not shared:
@@ -98,9 +98,9 @@ def comparison(runs: Sequence[TrainingRun], datasets: Sequence[str]) -> str:
     )
 
 
-def pace_table(runs: Sequence[TrainingRun]) -> str:
+def pace_table(runs: Sequence[LoggedRun]) -> str:
     """What each run was and how fast."""
-    columns: dict[str, Callable[[TrainingRun], str]] = {
+    columns: dict[str, Callable[[LoggedRun], str]] = {
         "": lambda run: run.name,
         "network": lambda run: run.network,
         "parameters": lambda run: f"{run.parameters:,}",
@@ -114,7 +114,7 @@ def pace_table(runs: Sequence[TrainingRun]) -> str:
     return markdown([list(columns), *([cell(run) for cell in columns.values()] for run in runs)], words=4)
 
 
-def score_table(runs: Sequence[TrainingRun], datasets: Sequence[str], iterations: Sequence[int | None]) -> str:
+def score_table(runs: Sequence[LoggedRun], datasets: Sequence[str], iterations: Sequence[int | None]) -> str:
     """The scores of each run at its iteration; a dash where it has none."""
     metrics = [
         (dataset, metric) for dataset in datasets for metric in next(iter(runs[0].validations[dataset].values()))
@@ -158,10 +158,13 @@ def load_any(path: Path):
     """A network of this package, or of spandrel's, from its weights."""
     try:
         return load_network(path)
-    except UserError:
+    except UserError as error:
         if not path.is_file():
             raise
-        return build_network({"type": "spandrel", "path": str(path)})
+        try:
+            return build_network({"type": "spandrel", "path": str(path)})
+        except UserError as other:
+            raise UserError(f"{error}; and not by spandrel: {other}") from None
 
 
 def comparison_row(path: Path, models: dict[str, Restorer], size: int, zoom: int) -> Image.Image:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mambair.analysis.erf import display_map
-from mambair.analysis.training_logs import TrainingRun
+from mambair.analysis.training_logs import LoggedRun
 from mambair.errors import UserError
 from mambair.runtime.files import atomic_write
 
@@ -82,20 +82,19 @@ def save_activation_figure(path: Path, activations: Mapping[str, np.ndarray]) ->
     _save(figure, path)
 
 
-def save_training_figure(path: Path, runs: Sequence[TrainingRun], dataset: str, metric: str = "psnr") -> None:
-    """A metric of the validations on a data set: left against iterations, right against hours of computing."""
+def save_training_figure(path: Path, runs: Sequence[LoggedRun], dataset: str) -> None:
+    """PSNR of the validations on a data set: left against iterations, right against hours of computing."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for run in runs:
         iterations = run.iterations()
-        values = [run.validations[dataset][iteration][metric] for iteration in iterations]
+        values = [run.validations[dataset][iteration]["psnr"] for iteration in iterations]
         hours = [run.computing_seconds(iteration) / SECONDS_PER_HOUR for iteration in iterations]
         for axes, positions in zip(panels, (iterations, hours), strict=True):
             axes.plot(positions, values, marker=".", label=f"{run.name} ({run.parameters:,} parameters)")
-    unit = " (dB)" if metric == "psnr" else ""
-    panels[0].set(xlabel="iterations", ylabel=f"{metric.upper()} on {dataset}{unit}")
+    panels[0].set(xlabel="iterations", ylabel=f"PSNR on {dataset} (dB)")
     panels[1].set(xlabel="hours of computing, without waiting for data")
     for axes in panels:
         axes.grid(alpha=0.3)

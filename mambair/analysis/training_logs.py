@@ -60,7 +60,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class TrainingRun:
+class LoggedRun:
     """A run, whatever number of starts it took. Iterations that were done again count once, as they were done last."""
 
     name: str
@@ -78,17 +78,17 @@ class TrainingRun:
     @property
     def seconds_per_iteration(self) -> float:
         """The median pace, without waiting for data and without the first log line of each start."""
-        return _median([stretch.computing for stretch in self._typical()])
+        return statistics.median([stretch.computing for stretch in self._typical()])
 
     @property
     def waiting_per_iteration(self) -> float:
         """The median of the seconds that an iteration waited for data."""
-        return _median([stretch.data_seconds for stretch in self._typical()])
+        return statistics.median([stretch.data_seconds for stretch in self._typical()])
 
     @property
     def images_per_second(self) -> float:
         """At the median pace."""
-        images = _median([stretch.images_per_second * stretch.seconds for stretch in self._typical()])
+        images = statistics.median([stretch.images_per_second * stretch.seconds for stretch in self._typical()])
         return images / self.seconds_per_iteration
 
     def _typical(self) -> list[Stretch]:
@@ -101,10 +101,11 @@ class TrainingRun:
         The first log line of a start that goes on counts with the median pace: compiling kernels once more is due to
         the interruption, not to the network. That of the first start counts as it was.
         """
+        usual = self.seconds_per_iteration
         knots, seconds = [0], [0.0]
         for stretch in self.stretches:
             again = stretch.is_warm_up and stretch.first > 0
-            pace = self.seconds_per_iteration if again else stretch.computing
+            pace = usual if again else stretch.computing
             knots.append(stretch.last)
             seconds.append(seconds[-1] + pace * (stretch.last - stretch.first))
         return float(np.interp(iteration, knots, seconds))
@@ -116,18 +117,19 @@ class TrainingRun:
 
     def last_within(self, seconds: float) -> int | None:
         """The last validated iteration that so many seconds of computing reach; None if there is none."""
-        times = [self.computing_seconds(iteration) for iteration in self.iterations()]
+        iterations = self.iterations()
+        times = [self.computing_seconds(iteration) for iteration in iterations]
         position = bisect.bisect_right(times, seconds)
-        return self.iterations()[position - 1] if position else None
+        return iterations[position - 1] if position else None
 
 
-def read_run(folder: Path) -> TrainingRun:
+def read_run(folder: Path) -> LoggedRun:
     """Read all logs in experiments/<name>. Raises UserError where there are none, or no validation in them."""
     logs = sorted(folder.glob("train_*.log"))
     if not logs:
         raise UserError(f"{folder}: holds no train_*.log; pass the folder of a run, experiments/<name>")
     pieces = [piece for log in logs for piece in read_pieces(log.read_text(encoding="utf-8").splitlines())]
-    run = join(folder.name, pieces)
+    run = join_pieces(folder.name, pieces)
     if not run.stretches or not run.iterations():
         raise UserError(f"{folder}: its logs tell of no validated iterations; train further")
     return run
@@ -163,7 +165,7 @@ def _read_line(piece: Piece, line: str) -> None:
         piece.start = _whole(match["iteration"])
 
 
-def join(name: str, pieces: Iterable[Piece]) -> TrainingRun:
+def join_pieces(name: str, pieces: Iterable[Piece]) -> LoggedRun:
     """One run of its starts, in order; each undoes what earlier ones did beyond the iteration it goes on after."""
     pieces = list(pieces)
     stretches: list[Stretch] = []
@@ -178,7 +180,7 @@ def join(name: str, pieces: Iterable[Piece]) -> TrainingRun:
         for dataset, found in piece.validations.items():
             validations.setdefault(dataset, {}).update(found)
     memories = [piece.memory for piece in pieces if piece.memory is not None]
-    return TrainingRun(
+    return LoggedRun(
         name=name,
         network=pieces[-1].network if pieces else "",
         parameters=pieces[-1].parameters if pieces else 0,
@@ -205,7 +207,3 @@ def _between(stretches: list[Stretch], piece: Piece) -> list[Stretch]:
 
 def _whole(text: str) -> int:
     return int(text.replace(",", ""))
-
-
-def _median(values: list[float]) -> float:
-    return statistics.median(values)

@@ -136,7 +136,7 @@ def _read_pickle(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
 def _checked_options(options: Any, path: Path) -> dict[str, Any] | None:
     """The network's options that a file carries, if they can be any."""
     if options is not None and not (isinstance(options, dict) and isinstance(options.get("type"), str)):
-        raise UserError(f"weights {path}: the file {_TRUNCATED}")
+        raise UserError(f"weights {path}: its metadata '{METADATA_KEY}' does not describe a network")
     return options
 
 

@@ -74,8 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def list_weights() -> None:
     """Print the table of the files in the package and of those that are published."""
+    shipped = shipped_weights()
     table = Table("name", "task", "scale", "PSNR/SSIM in the paper", "SHA-256", "here", show_edge=False)
-    for name, path in shipped_weights().items():
+    for name, path in shipped.items():
         task, noise = read_purpose(path)
         purpose = (task or "unknown") + (f", {noise}" if noise is not None else "")
         table.add_row(name, purpose, f"x{read_scale(path) or 1}", "trained with this project", "", "package")
@@ -85,9 +86,9 @@ def list_weights() -> None:
             name, published.task, f"x{published.scale}", published.figures, published.sha256 or "unknown", here
         )
     console.print(table)
-    if shipped_weights():
+    if shipped:
         console.print(
-            f"{', '.join(shipped_weights())}: in the package, and what restores where no --weights are given; "
+            f"{', '.join(shipped)}: in the package, and what restores where no --weights are given; "
             "data, training and results are in docs/model_card.md of the project."
         )
     console.print(

@@ -96,6 +96,7 @@ class GraphedPasses:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             if key in self._graphs:
+                self._graphs.move_to_end(key)
                 results = self._graphs[key].replay(batch)
             elif self._seen.get(key, 0) < WARMUP:
                 self._seen[key] = self._seen.get(key, 0) + 1

@@ -11,8 +11,8 @@ logger = logging.getLogger(__name__)
 
 # Calls of a shape that run plainly before it is captured: a shape that comes once or twice is not worth the memory.
 WARMUP = 2
-# Shapes that stay captured: tiles of a photo, and those at its right and lower edges.
-KEPT_GRAPHS = 3
+# Shapes that stay captured, those used last: tiles within a photo, at two of its edges, and in a corner.
+KEPT_GRAPHS = 4
 
 
 class GraphedForward:
@@ -33,6 +33,8 @@ class GraphedForward:
         self._seen[x.shape] = self._seen.get(x.shape, 0) + 1
         if self._seen[x.shape] > WARMUP and x.shape not in self._graphs:
             self._capture(x)
+        if x.shape in self._graphs:
+            self._graphs.move_to_end(x.shape)
         captured = self._graphs.get(x.shape)
         if captured is None:
             return self.forward(x)
@@ -43,7 +45,8 @@ class GraphedForward:
 
     def _capture(self, x: Tensor) -> None:
         while len(self._graphs) >= KEPT_GRAPHS:
-            self._graphs.popitem(last=False)
+            forgotten, _ = self._graphs.popitem(last=False)
+            del self._seen[forgotten]
         torch.cuda.empty_cache()  # what plain calls held, a graph cannot use
         graph, source = torch.cuda.CUDAGraph(), x.clone()
         try:

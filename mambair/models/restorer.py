@@ -173,7 +173,7 @@ class Restorer:
         """The network on its device, in its precision; float32 results."""
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
             try:
-                return self.network(lq.to(self.device)).float()
+                return self._forward(lq.to(self.device)).float()
             except torch._dynamo.exc.TorchDynamoException as error:
                 raise UserError(f"torch.compile failed ({str(error).splitlines()[0]}); run without it") from error
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mambair.analysis.training_logs import join, read_pieces, read_run
+from mambair.analysis.training_logs import join_pieces, read_pieces, read_run
 from mambair.errors import UserError
 from tests.engine.tiny_run import train
 
@@ -34,7 +34,7 @@ def validation(iteration: int, psnr: float, dataset: str = "Set5") -> str:
 
 
 def joined(*starts: list[str]):
-    return join("run", [piece for start in starts for piece in read_pieces([BEGINNING, NETWORK, *start])])
+    return join_pieces("run", [piece for start in starts for piece in read_pieces([BEGINNING, NETWORK, *start])])
 
 
 def test_one_start() -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from mambair.archs import build_network
 from mambair.errors import UserError
+from mambair.models.graphs import KEPT_GRAPHS, WARMUP, GraphedForward
 from mambair.models.memory import MIN_TILE, TilePlan, free_memory, is_out_of_memory
 from mambair.models.restorer import Restorer, find_device, group_by_size, load_model
 
@@ -224,6 +225,35 @@ def test_a_compiled_network_gives_the_same(rng, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     image = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
     np.testing.assert_array_equal(Restorer(nn_scale(), device=CPU, compile=True).restore(image), image)
+
+
+def test_a_compiled_network_is_called_through_its_graphs(rng, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[torch.Size] = []
+
+    class Recorded(GraphedForward):
+        def __call__(self, x: torch.Tensor) -> torch.Tensor:
+            called.append(x.shape)
+            return super().__call__(x)
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    monkeypatch.setattr("mambair.models.restorer.GraphedForward", Recorded)
+    image = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Restorer(nn_scale(), device=CPU, compile=True, tile=None).restore(image)
+    assert called == [(1, 3, 5, 7)]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_replayed_graphs_give_what_the_network_gives(rng) -> None:
+    network = build_network({"type": "MambaIR", "embed_dim": 12, "depths": [1], "d_state": 4}).cuda().eval()
+    graphed = GraphedForward(network)
+    shapes = [(1, 3, side, 16) for side in range(8, 8 + KEPT_GRAPHS + 1)]  # one more than are kept
+    with torch.inference_mode():
+        for shape in shapes * (WARMUP + 3):
+            x = torch.from_numpy(rng.random(shape, dtype=np.float32)).cuda()
+            torch.testing.assert_close(graphed(x), network(x))
+    assert len(graphed._graphs) == KEPT_GRAPHS
+    assert None not in graphed._graphs.values()
 
 
 def nn_scale() -> nn.Module:

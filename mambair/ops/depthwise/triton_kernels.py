@@ -24,7 +24,7 @@ SIZES = ["H", "W", "groups", "x_image", "x_row", "x_pixel", "dilation", "residue
 
 @triton.jit
 def strip_place(
-    program, H, W, C, dilation, residues, rows, strips, blocks_w, PX: tl.constexpr, BC: tl.constexpr,
+    program, H, C, dilation, residues, rows, strips, blocks_w, PX: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """(number of the strip, image, first row, number of rows, columns (PX), channels (BC)) of a program.
 
@@ -83,7 +83,7 @@ def convolve_kernel(
     """y = convolution + bias. SILU: its SiLU. SLOPE: dy times the slope of SiLU there."""
     C = groups * V
     _, b, h, count, w, c = strip_place(
-        tl.program_id(0), H, W, C, dilation, residues, rows, strips, blocks_w, PX, BC
+        tl.program_id(0), H, C, dilation, residues, rows, strips, blocks_w, PX, BC
     )  # fmt: skip
     masks = column_masks(w, c, W, C, dilation)
     weights = load_weights(weight_ptr, c, C)
@@ -141,7 +141,7 @@ def gradients_kernel(
     """
     C = groups * V
     part, b, h, count, w, c = strip_place(
-        tl.program_id(0), H, W, C, dilation, residues, rows, strips, blocks_w, PX, BC
+        tl.program_id(0), H, C, dilation, residues, rows, strips, blocks_w, PX, BC
     )  # fmt: skip
     masks = column_masks(w, c, W, C, dilation)
     weights = load_weights(weight_ptr, c, C)

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -79,11 +78,6 @@ def _plan(shape: torch.Size, strides: tuple[int, ...], dilation: int, tiling: Ti
     )
 
 
-def _on(tensor: Tensor) -> AbstractContextManager:
-    """Triton launches on the current device: make it the tensor's."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
-
-
 def pack_weight(weight: Tensor) -> Tensor:
     """(9, C), fp32, from (C, 1, 3, 3): channels side by side, so that a thread reads its own with a few wide loads."""
     packed = weight.new_empty(9, weight.shape[0], dtype=torch.float32)
@@ -96,7 +90,7 @@ def convolve(
     """The convolution of x (B, H, W, C), contiguous; with dy, dy times the slope of the SiLU behind it instead."""
     plan = _plan(x.shape, x.stride(), dilation, CONVOLVE)
     y = x.new_empty(x.shape)
-    with _on(x):
+    with torch.cuda.device_of(x):
         kernels.convolve_kernel[plan.grid](
             x, packed, packed if bias is None else bias, y if dy is None else dy, y, *plan.sizes,
             BIAS=bias is not None, SILU=silu and dy is None, SLOPE=dy is not None, **plan.options,
@@ -113,7 +107,7 @@ def convolution_gradients(
     dx, d_weight = x.new_empty(x.shape), weight.new_empty(weight.shape)
     d_bias = weight.new_empty(0) if bias is None else bias.new_empty(channels)
     parts = packed.new_empty(plan.parts, 10, channels)
-    with _on(x):
+    with torch.cuda.device_of(x):
         kernels.gradients_kernel[plan.grid](x, packed, dy, dx, parts, *plan.sizes, **plan.options)
         kernels.sum_parts_kernel[(triton.cdiv(channels, 32), 9 if bias is None else 10)](
             parts, d_weight, d_bias, plan.parts, channels, BP=128, BC=32, num_warps=8, num_stages=1

@@ -5,7 +5,6 @@ states, R rank of delta, P = R + 2N.
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -54,11 +53,6 @@ def launch_refusal(device: torch.device) -> str | None:
     return None
 
 
-def on_device_of(tensor: Tensor) -> AbstractContextManager:
-    """Triton launches on the current device: make it the tensor's."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
-
-
 def product_precision(x: Tensor) -> str:
     """How products run on the tensor cores: tf32 is finer than bf16 and fp16 inputs are; fp32 needs three terms."""
     if not x.is_cuda or torch.cuda.get_device_capability(x.device) < (8, 0):
@@ -72,7 +66,7 @@ def pack_parameters(A_logs: Tensor, dt_weight: Tensor) -> tuple[Tensor, Tensor]:
     states = A_logs.shape[1]
     A2 = A_logs.new_empty(directions, blocks_of(channels, WARP), states, WARP, dtype=torch.float32)
     packed = A_logs.new_empty(directions, rank, channels, dtype=torch.float32)
-    with on_device_of(A_logs):
+    with torch.cuda.device_of(A_logs):
         prepare.pack_parameters_kernel[(blocks_of(channels, WARP), directions)](
             A_logs.contiguous(), dt_weight.contiguous(), A2, packed, channels, states, rank,
             BN=triton.next_power_of_2(states), BR=triton.next_power_of_2(rank), BE=WARP, **ONE_WARP,
@@ -141,7 +135,7 @@ def scan_forward(shape: ScanShape, inputs: ScanInputs) -> tuple[Tensor, Tensor, 
     sizes = (shape.channels, launch.padded_channels, shape.directions, shape.groups, chunks)
     # Every direction of an image has its own part of the sum, so that all run at once without atomics.
     parts = x.new_empty(shape.directions if shape.image else 1, *x.shape)
-    with on_device_of(x):
+    with torch.cuda.device_of(x):
         delta, bc = prepare_scan(launch, inputs)
 
         def scan(**options: bool) -> None:

@@ -11,7 +11,6 @@ from mambair.ops.ss2d import triton_prepare as prepare
 from mambair.ops.ss2d import triton_projections as projections
 from mambair.ops.ss2d.triton_launch import (
     ScanInputs,
-    on_device_of,
     pass_states,
     prepare_scan,
     product_precision,
@@ -46,7 +45,7 @@ def scan_backward(
     # An image's axes run one after the other: scratch memory for one of them.
     axes = [(group, 1) for group in range(shape.groups)] if shape.image else [(0, shape.groups)]
     found = Gradients(shape, inputs)
-    with on_device_of(dy):
+    with torch.cuda.device_of(dy):
         for first, groups in axes:
             launch = Launch(shape, plan, first, groups)
             d_v = _gradients(launch, dy, inputs, kept, leaving, found, A_is_log)
@@ -80,9 +79,7 @@ def _adjoints(
     lanes))."""
     x, A2 = inputs.x, inputs.A2
     shape, chunks = launch.shape, launch.plan.chunks
-    running = A2.new_empty(
-        shape.batch, chunks, launch.slots, launch.channel_blocks, 2 * shape.states + 1, WARP, dtype=torch.float32
-    )
+    running = A2.new_empty(shape.batch, chunks, launch.slots, launch.channel_blocks, 2 * shape.states + 1, WARP)
     # As fine as the inputs: a tile starts from it and nothing accumulates.
     kind = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
     blocks = (launch.channel_blocks, shape.states, WARP)
