@@ -51,7 +51,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="auto (default): whole if it fits into memory, else the largest tiles that do; N: side in input pixels",
     )
     group.add_argument(
-        "--overlap", type=int, metavar="N", help="pixels shared by neighbouring tiles; default: an eighth, at least 16"
+        "--overlap",
+        type=int,
+        metavar="N",
+        help="pixels shared by neighbouring tiles; default: an eighth, 16 to 64, a quarter at most",
     )
     group.add_argument(
         "--ensemble", action="store_true", help="average over 8 orientations (MambaIR+): better, 8x slower"

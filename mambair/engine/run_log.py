@@ -81,8 +81,17 @@ def log_end(options: TrainOptions, folders: RunFolders, position: Position) -> N
     logger.info("log and options: %s", folders.root)
     if options.logger.use_tb_logger:
         logger.info("curves: tensorboard --logdir %s", folders.tb)
-    test_file = Path("options/test") / Path(options.source.file).name
+    test_file = options_to_test(Path(options.source.file))
     # What was validated is the average, where there is one.
     average = " path:param_key_g=params_ema" if options.train.ema_decay > 0 else ""
     command = "mambair/test.py -opt {} --force_yml path:pretrain_network_g={}{}"
-    logger.info("next: python %s", command.format(test_file if test_file.is_file() else "FILE", weights, average))
+    logger.info("next: python %s", command.format(test_file or "FILE", weights, average))
+
+
+def options_to_test(train_options: Path) -> Path | None:
+    """The option file for testing what another one trains: NAME_test.yml beside it, ../test/NAME.yml, or none."""
+    beside = train_options.with_name(f"{train_options.stem}_test.yml")
+    candidates = [beside]
+    if train_options.parent.name == "train":
+        candidates.append(train_options.parent.with_name("test") / train_options.name)
+    return next((path for path in candidates if path.is_file()), None)

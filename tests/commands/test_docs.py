@@ -29,10 +29,12 @@ READ = ("tasks.md", "model_card.md", "performance.md", "../datasets/README.md")
 RECIPES = {
     "mambair restore photo.jpg -o restored": Recipe(("restored/photo.jpg",)),
     "mambair restore photo.png -o restored": Recipe(("restored/photo.png",)),
-    "mambair restore photo.jpg -o restored --weights my_network.pth": Recipe(("restored/photo.jpg",)),
+    "mambair restore photo.jpg -o mine --weights my_network.pth": Recipe(("mine/photo.jpg",)),
     "mambair restore photos/ -o out --weights my_network.pth": Recipe(("out/a.png", "out/sub/b.png"), "restored 2 in"),
     'mambair restore "scans/**/*.tif" -o out --weights my_network.pth': Recipe(("out/1/page.tif",)),
-    'find . -name "*.png" -print0 | mambair restore - -o out --weights my_network.pth': Recipe(("out/photo.png",)),
+    'find photos -name "*.png" -print0 | mambair restore - -o out --weights my_network.pth': Recipe(
+        ("out/a.png", "out/b.png")
+    ),
     "mambair restore clip.mp4 -o out --weights my_network.pth --batch 8": Recipe(("out/clip.mp4",)),
     "python scripts/tile_error.py --weights lightSR_x2_BSD400 photos/*.png --tiles 64 128 --overlaps 8 16 32": Recipe(
         prints="published"

@@ -45,7 +45,7 @@ RECIPES = {
     "mambair doctor": Recipe(prints="everything that is installed works"),
     "mambair restore photo.jpg -o restored": Recipe(("restored/photo.jpg",), "restored 1 in"),
     "mambair weights get lightSR_x2": Recipe(prints="already in"),
-    "mambair restore photo.jpg -o restored --weights lightSR_x2": Recipe(("restored/photo.jpg",), "restored 1 in"),
+    "mambair restore photo.jpg -o published --weights lightSR_x2": Recipe(("published/photo.jpg",), "restored 1 in"),
     "mambair restore photos/ -o restored --weights my_network.pth --ensemble --skip-existing": Recipe(
         ("restored/a.png", "restored/sub/b.png"), "restored 2 in"
     ),
