@@ -70,6 +70,21 @@ class PaddedLinear(nn.Linear):
         return F.linear(F.pad(x, (0, more_in)), weight)[..., : self.out_features]
 
 
+class PaddedPointwise(nn.Conv2d):
+    """A 1x1 convolution that pads channels as `channel_padding` says, as a matrix product then."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        more_in, more_out = (channel_padding(x, size) for size in (self.in_channels, self.out_channels))
+        if more_in == more_out == 0:
+            return super().forward(x)
+        weight = F.pad(self.weight[:, :, 0, 0], (0, more_in, 0, more_out))
+        x = F.linear(F.pad(channels_last(x), (0, more_in)), weight, F.pad(self.bias, (0, more_out)))
+        return channels_first(x[..., : self.out_channels])
+
+
 class PaddedConv2d(nn.Conv2d):
     """A 3x3 convolution of stride 1 that pads channels as `channel_padding` says."""
 
@@ -151,10 +166,10 @@ class LightCAB(nn.Module):
         super().__init__()
         hidden = channels // 2
         self.cab = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1),
+            PaddedPointwise(channels, hidden),
             DepthwiseConv2d(hidden),
             nn.GELU(),
-            nn.Conv2d(hidden, channels, 1),
+            PaddedPointwise(hidden, channels),
             DepthwiseConv2d(channels, dilation=2),
             ChannelAttention(channels),
         )

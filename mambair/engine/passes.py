@@ -50,9 +50,18 @@ class PlainPasses:
 
 def backward(phase: Phase, batch: Batch, weight: float, scaler: torch.amp.GradScaler) -> tuple[Losses, Tensor]:
     """One pass; the results are detached."""
-    values = phase.losses(batch)
-    total = sum(value for value in values.values() if value.requires_grad) * weight
+    values, total = weighted_losses(phase, batch, weight)
     scaler.scale(total).backward()
+    return detached(values, total)
+
+
+def weighted_losses(phase: Phase, batch: Batch, weight: float) -> tuple[Losses, Tensor]:
+    """The losses of a micro-batch by name, and the sum of those that train, times `weight`."""
+    values = phase.losses(batch)
+    return values, sum(value for value in values.values() if value.requires_grad) * weight
+
+
+def detached(values: Losses, total: Tensor) -> tuple[Losses, Tensor]:
     return {name: value.detach() for name, value in values.items()}, total.detach()
 
 
@@ -66,20 +75,22 @@ def synchronising(network: nn.Module, last: bool) -> AbstractContextManager:
 class GraphedPasses:
     """Replays passes as CUDA graphs, one for each shape of micro-batch; for models of one network and one phase.
 
-    The gradients of all parameters lie in one buffer: graphs add to fixed addresses, and on several processes one
-    reduction averages them all, which takes the place of DistributedDataParallel.
+    The gradients of all parameters lie in one buffer: a few kernels add a pass's to it, instead of one for each
+    parameter, and on several processes one reduction averages them all, which takes DistributedDataParallel's place.
     """
 
     def __init__(self, model: TrainableModel, scaler: torch.amp.GradScaler, world_size: int = 1) -> None:
         (name,) = model.optimizers
         self.scaler = scaler
         self.world_size = world_size
-        parameters = model.optimizers[name].parameters
+        self._parameters = model.optimizers[name].parameters
         if world_size > 1:
             for tensor in (*model.networks[name].parameters(), *model.networks[name].buffers()):
                 dist.broadcast(tensor.detach(), 0)
-        self.gradients = torch.zeros(sum(parameter.numel() for parameter in parameters), device=model.device)
-        for parameter, part in zip(parameters, self.gradients.split([p.numel() for p in parameters]), strict=True):
+        sizes = [parameter.numel() for parameter in self._parameters]
+        self.gradients = torch.zeros(sum(sizes), device=model.device)
+        self._parts = self.gradients.split(sizes)
+        for parameter, part in zip(self._parameters, self._parts, strict=True):
             parameter.grad = part.view_as(parameter)
         # Autograd works on the stream that the pass began on; captured and plain passes share one.
         self._stream = torch.cuda.Stream(model.device)
@@ -100,7 +111,7 @@ class GraphedPasses:
                 results = self._graphs[key].replay(batch)
             elif self._seen.get(key, 0) < WARMUP:
                 self._seen[key] = self._seen.get(key, 0) + 1
-                results = backward(phase, batch, weight, self.scaler)
+                results = self._add_gradients(phase, batch, weight)
             else:
                 results = self._capture(key, phase, batch, weight).replay(batch)
         torch.cuda.current_stream().wait_stream(self._stream)
@@ -108,12 +119,20 @@ class GraphedPasses:
             dist.all_reduce(self.gradients, dist.ReduceOp.AVG)
         return results
 
+    def _add_gradients(self, phase: Phase, batch: Batch, weight: float) -> tuple[Losses, Tensor]:
+        """As `backward`, into the buffer."""
+        values, total = weighted_losses(phase, batch, weight)
+        found = torch.autograd.grad(self.scaler.scale(total), self._parameters, allow_unused=True)
+        parts = [part for part, grad in zip(self._parts, found, strict=True) if grad is not None]
+        torch._foreach_add_(parts, [grad.reshape(-1) for grad in found if grad is not None])
+        return detached(values, total)
+
     def _capture(self, key: tuple, phase: Phase, batch: Batch, weight: float) -> "_Graph":
         while len(self._graphs) >= KEPT_GRAPHS:
             self._graphs.popitem(last=False)
         torch.cuda.empty_cache()  # what plain passes held, graphs cannot use
         try:
-            graph = _Graph(lambda static: backward(phase, static, weight, self.scaler), batch, self._stream)
+            graph = _Graph(lambda static: self._add_gradients(phase, static, weight), batch, self._stream)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise UserError(

@@ -17,6 +17,7 @@ from mambair.engine.usual_loss import UsualLoss
 from mambair.errors import UserError
 from mambair.imaging.files import printable
 from mambair.models.base_model import Batch, Phase, TrainableModel
+from mambair.models.ema import update_average
 from mambair.models.optimizers import ScheduledOptimizer
 from mambair.runtime.distributed import ProcessGroup, all_gather_object
 
@@ -121,7 +122,7 @@ class Stepper:
         else:
             self.skipped_in_a_row = 0
             for name, average in self.model.averages.items():
-                average.update_parameters(self.model.networks[name])
+                update_average(average, self.model.networks[name])
         self.scaler.update()
         return result
 

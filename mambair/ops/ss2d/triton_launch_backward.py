@@ -169,5 +169,5 @@ def _sum_rows(
     rows = first.numel() // (shape.directions * shape.channels) + 1
     projections.sum_rows_kernel[(launch.channel_blocks, rows, launch.slots)](
         parts, A2, first, last, parts.shape[0], shape.channels, launch.padded_channels, rows, parts.stride(0),
-        *strides, shape.groups, *launch.which, LOGS=A_is_log, BC=32, BE=WARP, **ONE_WARP,
+        *strides, shape.groups, *launch.which, LOGS=A_is_log, BC=128, BE=WARP, num_warps=4, num_stages=1,
     )  # fmt: skip
