@@ -8,24 +8,25 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 
-def compiles(
+def compiled(
     function: Any, constants: Mapping[str, Any], types: Mapping[str, str], capability: int, warps: int
-) -> bool:
-    """Compile `function` for a compute capability (90 for 9.0).
+) -> dict[str, Any]:
+    """Compile `function` for a compute capability (90 for 9.0), as if all sizes were multiples of 16.
 
     `constants`: its compile-time arguments; `types` of pointers by name, "*fp32" where they are not named; other
-    arguments are 32-bit integers.
+    arguments are 32-bit integers. Returns the stages, "ptx" and "cubin" among them.
     """
     signature = {
         name: "constexpr" if name in constants else types.get(name, "*fp32") if name.endswith("_ptr") else "i32"
         for name in function.arg_names
     }
     places = {name: index for index, name in enumerate(function.arg_names)}
+    known = [each.name for each in function.params if each.name not in constants and not each.do_not_specialize]
     source = ASTSource(
         fn=function,
         signature=signature,
         constexprs={(places[name],): value for name, value in constants.items()},
-        attrs={(index,): [["tt.divisibility", 16]] for name, index in places.items() if name.endswith("_ptr")},
+        attrs={(places[name],): [["tt.divisibility", 16]] for name in known},
     )
     options = {"num_warps": warps, "num_stages": 1}
-    return bool(triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm["cubin"])
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm

@@ -9,7 +9,7 @@ from mambair.ops.ss2d import triton_backward as backward  # noqa: E402
 from mambair.ops.ss2d import triton_forward as forward  # noqa: E402
 from mambair.ops.ss2d import triton_prepare as prepare  # noqa: E402
 from mambair.ops.ss2d import triton_projections as projections  # noqa: E402
-from tests.ops.compiling import compiles  # noqa: E402
+from tests.ops.compiling import compiled  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     torch.version.cuda is None or not isinstance(forward.scan_kernel, triton.JITFunction),
@@ -53,13 +53,24 @@ KERNELS = {
     "gather_bc": (projections.gather_bc_kernel, WALK | {"BP": 32, "SENSES": 2}, 1),
     "dt_gradient": (projections.dt_gradient_kernel, PROJECT | {"PRECISION": "products"}, 4),
     "weight_gradient": (projections.weight_gradient_kernel, PROJECT | {"PRECISION": "products"}, 4),
-    "sum_rows": (projections.sum_rows_kernel, {"LOGS": True, "BC": 32, "BE": 32}, 1),
+    "sum_rows": (projections.sum_rows_kernel, {"LOGS": True, "BC": 128, "BE": 32}, 4),
 }
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("capability", "kind"), [(70, "fp16"), (80, "bf16"), (90, "bf16"), (90, "fp32")])
 def test_compiles(kernel: str, capability: int, kind: str) -> None:
+    assert stages(kernel, capability, kind)["cubin"]
+
+
+@pytest.mark.parametrize("kernel", ["states", "outputs", "adjoints", "gradients"])
+def test_values_stay_in_their_threads(kernel: str) -> None:
+    """Also where every size is a multiple of 16, which would let neighbouring channels be loaded together."""
+    assert "shfl.sync.bfly" not in stages(kernel, 90, "bf16")["ptx"]
+
+
+def stages(kernel: str, capability: int, kind: str) -> dict:
+    """What the kernel is compiled to for inputs of this kind."""
     function, constants, warps = KERNELS[kernel]
     products = "ieee" if capability < 80 else "tf32x3" if kind == "fp32" else "tf32"
     sums = "bf16" if products == "tf32" else products
@@ -67,4 +78,4 @@ def test_compiles(kernel: str, capability: int, kind: str) -> None:
         key: {"products": products, "sums": sums}[value] for key, value in constants.items() if key == "PRECISION"
     }
     types = dict.fromkeys(OF_INPUTS, f"*{kind}") | {"delta_ptr": "*fp32" if kind == "fp32" else "*fp16"}
-    assert compiles(function, constants, types, capability, warps)
+    return compiled(function, constants, types, capability, warps)

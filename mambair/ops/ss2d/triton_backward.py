@@ -18,6 +18,7 @@ from mambair.ops.ss2d.triton_prepare import softplus_slope
 from mambair.ops.ss2d.triton_sums import store_sums, store_sums_by_matrices, sum_operands
 from mambair.ops.ss2d.triton_walk import (
     LANES,
+    UNSPECIALIZED,
     bc_of,
     block_channels,
     chunk_tiles,
@@ -36,7 +37,7 @@ from mambair.ops.ss2d.triton_walk import (
 LN_2 = tl.constexpr(0.6931471805599453)
 
 
-@triton.jit(do_not_specialize=["E", "chunks"])
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def chunk_adjoints_kernel(
     x_ptr, dy_ptr, delta_ptr, bc_ptr, A2_ptr, states_ptr, tile_states_ptr, running_ptr,
     height, width, pixel_stride, group_stride, E, EP, K, G, chunks, first_group, groups, tile_pitch,
@@ -128,7 +129,7 @@ def scan_adjoints(decay, inflow, after, T: tl.constexpr):
     return reversed_rows(g, T)
 
 
-@triton.jit(do_not_specialize=["E", "chunks"])
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def gradients_kernel(
     x_ptr, dy_ptr, delta_ptr, tile_bc_ptr, A2_ptr, D_ptr, tile_states_ptr, running_ptr, dx_parts_ptr, d_v_ptr, d_bc_ptr,
     height, width, pixel_stride, group_stride, part_stride, E, EP, G, chunks, first_group, groups, tile_pitch,

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 
 from mambair.ops.ss2d.triton_walk import (
+    UNSPECIALIZED,
     bc_of,
     block_channels,
     chunk_tiles,
@@ -29,7 +30,7 @@ from mambair.ops.ss2d.triton_walk import (
 )
 
 
-@triton.jit(do_not_specialize=["E", "chunks"])
+@triton.jit(do_not_specialize=UNSPECIALIZED)
 def scan_kernel(
     x_ptr, delta_ptr, bc_ptr, A2_ptr, D_ptr, states_ptr, delta_sums_ptr, last_ptr, parts_ptr,
     height, width, pixel_stride, group_stride, part_stride, E, EP, K, G, chunks,

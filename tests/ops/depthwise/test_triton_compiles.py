@@ -7,7 +7,7 @@ triton = pytest.importorskip("triton")
 
 from mambair.ops.depthwise import triton_kernels as kernels  # noqa: E402
 from mambair.ops.depthwise import triton_launch as launch  # noqa: E402
-from tests.ops.compiling import compiles  # noqa: E402
+from tests.ops.compiling import compiled  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     torch.version.cuda is None or not isinstance(kernels.convolve_kernel, triton.JITFunction),
@@ -30,4 +30,4 @@ def test_compiles(kernel: str, capability: int, kind: str, channels: int) -> Non
     warps, _ = options.pop("num_warps"), options.pop("num_stages", None)
     constants = {name: value for name, value in (constants | options).items() if name in function.arg_names}
     types = dict.fromkeys(("x_ptr", "dy_ptr", "y_ptr", "dx_ptr"), f"*{kind}")
-    assert compiles(function, constants, types, capability, warps)
+    assert compiled(function, constants, types, capability, warps)["cubin"]
