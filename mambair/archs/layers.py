@@ -197,7 +197,7 @@ class MLP(nn.Module):
 def residual_conv(channels: int, kind: str) -> nn.Module:
     """The convolution that ends a residual group: '1conv', or '3conv', a bottleneck that saves parameters."""
     if kind == "1conv":
-        return nn.Conv2d(channels, channels, 3, padding=1)
+        return PaddedConv2d(channels, channels)
     assert kind == "3conv", kind
     return nn.Sequential(
         nn.Conv2d(channels, channels // 4, 3, padding=1),
