@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from mambair.commands.arguments import add_model_arguments, quality_argument
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
-from mambair.commands.restore_inputs import SAME_FORMAT, Failure, plan_jobs
-from mambair.commands.restore_run import Outcome, RestoreRun, make_folder, split_finished
+from mambair.commands.restore_inputs import SAME_FORMAT, plan_jobs
+from mambair.commands.restore_outcome import Outcome
+from mambair.commands.restore_run import RestoreRun, make_folder, split_finished
 from mambair.imaging.photo import PHOTO_EXTENSIONS
 from mambair.models.weights_source import find_weights
 from mambair.runtime.freed_memory import keep_freed_memory
@@ -77,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_folder(arguments.output.parent if jobs[0].target == arguments.output else arguments.output)
         run = RestoreRun(restorer, batch=arguments.batch, bits=arguments.bits, quality=arguments.quality)
         run.run(jobs, outcome)
-    print_summary(outcome, arguments.output)
+    for line in outcome.summary(arguments.output):
+        console.print(line, markup=False, soft_wrap=True)
     return SOME_FAILED if outcome.failures else OK
 
 
@@ -106,22 +108,3 @@ def load_restorer(arguments: argparse.Namespace) -> "Restorer":
     if restorer.device.type == "cpu":
         keep_freed_memory()
     return restorer
-
-
-def print_summary(outcome: Outcome, output: Path) -> None:
-    """The last lines of a run: how many, how fast, where, and every file that failed."""
-    parts = [f"restored {outcome.restored}"]
-    if outcome.skipped:
-        parts.append(f"skipped {outcome.skipped} that existed")
-    if outcome.failures:
-        parts.append(f"failed {len(outcome.failures)}")
-    speed = ""
-    if outcome.restored:
-        speed = f" in {outcome.seconds:.1f} s ({outcome.restored / outcome.seconds:.2f} images/s); results: {output}"
-    console.print(f"{', '.join(parts)}{speed}", markup=False, soft_wrap=True)
-    for failure in outcome.failures:
-        _print_failure(failure)
-
-
-def _print_failure(failure: Failure) -> None:
-    console.print(f"  failed: {failure.path}: {failure.reason}", markup=False, soft_wrap=True)

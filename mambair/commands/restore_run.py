@@ -1,13 +1,11 @@
 """The work of `mambair restore`: read, restore, write, and go on where a file is bad."""
 
 import itertools
-import logging
 import os
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,7 +21,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from mambair.commands.restore_inputs import Failure, Job
+from mambair.commands.restore_inputs import Job
+from mambair.commands.restore_outcome import Outcome, Pace
 from mambair.commands.video import restore_video
 from mambair.errors import UserError
 from mambair.imaging.headers import printable
@@ -35,31 +34,15 @@ from mambair.runtime.log_setup import console
 if TYPE_CHECKING:
     from mambair.models.restorer import Restorer
 
-logger = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
-# Decoding and encoding a PNG takes longer than a GPU needs for its pixels. One reader, since the order matters; results
-# that wait to be written take memory, so few may.
-READERS, WRITERS, WRITES_AHEAD = 1, 2, 2
+# Encoding a PNG takes longer than a GPU needs for its pixels. One reader, since the order matters; results that wait to
+# be written take memory: no more of them may than are written at once, and fewer of those that are large.
+READERS, WRITERS = 1, 4
+WAITING_BYTES = 2**29
 
 # 255 * 257 = 65535: the factor between the same grey in 8 and in 16 bits.
 DEEP_FACTOR = 257
-
-
-@dataclass
-class Outcome:
-    """What became of the files of one run."""
-
-    restored: int = 0
-    skipped: int = 0
-    failures: list[Failure] = field(default_factory=list)
-    seconds: float = 0.0
-
-    @property
-    def finished(self) -> int:
-        """Files that need no more work, well or badly."""
-        return self.restored + len(self.failures)
 
 
 class SpeedColumn(ProgressColumn):
@@ -108,7 +91,7 @@ def read_groups(jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome) ->
             photo = read_photo(job.source)
             check_channels(job.target, photo.pixels.shape[2])  # before the work, not after it
         except UserError as error:
-            fail(outcome, job, str(error))
+            outcome.fail(job, str(error))
             continue
         if bits == "16" and photo.pixels.dtype == np.uint8:
             photo = Photo(photo.pixels.astype(np.uint16) * DEEP_FACTOR, photo.icc_profile, photo.exif)
@@ -124,19 +107,18 @@ def _alike(photo: Photo, other: Photo) -> bool:
     return photo.pixels.shape == other.pixels.shape and photo.pixels.dtype == other.pixels.dtype
 
 
-def fail(outcome: Outcome, job: Job, reason: str) -> None:
-    """Note and print that a file could not be restored."""
-    name = printable(job.source)
-    outcome.failures.append(Failure(name, reason.removeprefix(f"{name}: ")))
-    logger.error("%s", reason if reason.startswith(name) else f"{name}: {reason}")
-
-
 def read_ahead(groups: Iterator[T], pool: ThreadPoolExecutor) -> Iterator[T]:
     """The same groups, each read in `pool` while the one before it is in use."""
     coming = pool.submit(next, groups, None)
     while (group := coming.result()) is not None:
         coming = pool.submit(next, groups, None)
         yield group
+
+
+def writes_ahead(results: Sequence[tuple[Job, Photo]]) -> int:
+    """How many results like these may wait while the network goes on."""
+    largest = max((photo.pixels.nbytes for _, photo in results), default=1)
+    return max(1, min(WRITERS, WAITING_BYTES // largest))
 
 
 def settle(writes: deque[tuple[Job, Future]], outcome: Outcome, allowed: int) -> None:
@@ -146,9 +128,9 @@ def settle(writes: deque[tuple[Job, Future]], outcome: Outcome, allowed: int) ->
         try:
             write.result()
         except UserError as error:
-            fail(outcome, job, str(error))
+            outcome.fail(job, str(error))
         except OSError as error:
-            fail(outcome, job, f"the result cannot be written to {printable(job.target)} ({error.strerror or error})")
+            outcome.fail(job, f"the result cannot be written to {printable(job.target)} ({error.strerror or error})")
         else:
             outcome.restored += 1
 
@@ -167,8 +149,8 @@ class RestoreRun:
         self.restorer, self.batch, self.bits, self.quality = restorer, batch, bits, quality
 
     def run(self, jobs: Sequence[Job], outcome: Outcome) -> None:
-        """Restore all jobs; counts, failures and the time go to `outcome`."""
-        start = time.perf_counter()
+        """Restore all jobs; counts, failures and the pace go to `outcome`."""
+        outcome.pace = Pace()
         before = outcome.finished
         columns = [
             TextColumn("{task.description}"),
@@ -189,16 +171,17 @@ class RestoreRun:
                 for _ in work:
                     progress.update(task, completed=outcome.finished - before)
             progress.update(task, completed=outcome.finished - before)
-        outcome.seconds = time.perf_counter() - start
+        outcome.pace.stop()
 
     def _restore_photos(self, jobs: Iterable[Job], outcome: Outcome) -> Iterator[None]:
         """One step per group. The next one is read, and the last results are written, while the network computes."""
         writes: deque[tuple[Job, Future]] = deque()
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
             for group in read_ahead(read_groups(jobs, self.batch, self.bits, outcome), readers):
-                for job, photo in self._restore_group(group, outcome):
+                results = self._restore_group(group, outcome)
+                for job, photo in results:
                     writes.append((job, writers.submit(write_photo, job.target, photo, self.quality)))
-                settle(writes, outcome, allowed=WRITES_AHEAD)
+                settle(writes, outcome, allowed=writes_ahead(results))
                 yield
             settle(writes, outcome, allowed=0)
             yield
@@ -208,13 +191,18 @@ class RestoreRun:
             self._restore_video(job, progress, outcome)
             yield
 
+    def _restore_images(self, images: list[np.ndarray], outcome: Outcome) -> list[np.ndarray]:
+        results = self.restorer.restore(images)
+        outcome.pace.count(len(images))
+        return results
+
     def _restore_group(self, group: Sequence[tuple[Job, Photo]], outcome: Outcome) -> list[tuple[Job, Photo]]:
         """The group's results; none if it cannot be restored."""
         try:
-            results = self.restorer.restore([photo.pixels for _, photo in group])
+            results = self._restore_images([photo.pixels for _, photo in group], outcome)
         except UserError as error:
             for job, _ in group:
-                fail(outcome, job, str(error))
+                outcome.fail(job, str(error))
             return []
         if self.restorer.device.type == "cpu":
             give_back_freed_memory()  # before its pieces become too small for the next photo's tensors
@@ -229,12 +217,12 @@ class RestoreRun:
             restore_video(
                 job.source,
                 job.target,
-                self.restorer.restore,
+                partial(self._restore_images, outcome=outcome),
                 self.batch,
                 lambda done, total: progress.update(frames, completed=done, total=total or None),
             )
         except (UserError, OSError) as error:
-            fail(outcome, job, str(error))
+            outcome.fail(job, str(error))
         else:
             outcome.restored += 1
         finally:

@@ -32,6 +32,8 @@ _PLAIN_MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "PA": "RGBA", "RGBA"
 
 _ICC_SPACE = slice(16, 20)
 _ICC_SPACES = {b"GRAY": (1, 2), b"RGB ": (3, 4)}
+# zlib's 4 took a 1024x1024 photo 0.11 to 0.17 s, its usual 6 took 0.27 to 0.43 s for files 0.5 to 2 % smaller.
+_PNG_LEVEL = 4
 _PNG_SIGNATURE_AND_IHDR = 8 + 25
 _PNG_BIT_DEPTH = 24
 _TIFF_BITS_PER_SAMPLE = 258
@@ -143,7 +145,7 @@ def _encode_8bit(photo: Photo, extension: str, quality: int) -> bytes:
         "JPEG": {"quality": quality, "subsampling": "4:4:4"},
         "WEBP": {"quality": quality, "alpha_quality": 100},
         "TIFF": {"compression": "tiff_adobe_deflate"},
-        "PNG": {},
+        "PNG": {"compress_level": _PNG_LEVEL},
         "BMP": {},
     }[kind]
     if kind != "BMP":

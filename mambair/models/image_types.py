@@ -61,7 +61,8 @@ def _unpack_array(array: np.ndarray) -> Unpacked:
     def pack(restored: torch.Tensor) -> np.ndarray:
         images = restored.permute(0, 2, 3, 1).cpu().numpy()  # (B, s*H, s*W, C)
         if np.issubdtype(dtype, np.integer):
-            images = np.rint(images * np.float32(np.iinfo(dtype).max))
+            images = images * np.float32(np.iinfo(dtype).max)
+            np.rint(images, out=images)
         images = np.ascontiguousarray(images.astype(dtype))
         if len(shape) == 2:
             return images[0, :, :, 0]

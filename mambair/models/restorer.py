@@ -74,7 +74,7 @@ class Restorer:
         self._forward = GraphedForward(self.network) if compile else self.network
         if compile:  # in place; MambaIR's networks compile one block for all, which takes seconds, not minutes
             self.network.compile()
-        self._plan = TilePlan(self._run, network, device)
+        self._plan = TilePlan(self._run_uncompiled if compile else self._run, network, device)
 
     def restore(self, image: Any) -> Any:
         """Restore an image, an array of images or a list of images.
@@ -133,7 +133,8 @@ class Restorer:
 
     def _restore_batch(self, lq: torch.Tensor) -> torch.Tensor:
         """(B, in_channels, H, W) -> (B, in_channels, s*H, s*W), at most `batch` images at a time."""
-        return torch.cat([self._restore_ensemble(part) for part in lq.split(self._batch)])
+        parts = [self._restore_ensemble(part) for part in lq.split(self._batch)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _restore_ensemble(self, lq: torch.Tensor) -> torch.Tensor:
         return self_ensemble(self._restore_tiles, lq) if self._ensemble else self._restore_tiles(lq)
@@ -176,6 +177,14 @@ class Restorer:
                 return self._forward(lq.to(self.device)).float()
             except torch._dynamo.exc.TorchDynamoException as error:
                 raise UserError(f"torch.compile failed ({str(error).splitlines()[0]}); run without it") from error
+
+    def _run_uncompiled(self, lq: torch.Tensor) -> torch.Tensor:
+        """The same, for images that measure memory: compiling for their sizes would take seconds.
+
+        From the second size on, torch.compile makes code for any size: photos would get no code of their own.
+        """
+        with torch.compiler.set_stance("force_eager"):
+            return self._run(lq)
 
 
 def group_by_size(images: Sequence[Unpacked], batch: int) -> Iterator[list[Unpacked]]:

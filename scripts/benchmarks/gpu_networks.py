@@ -5,15 +5,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import nn
 
 from benchmarks import timing
+from benchmarks.gpu_scans import AT_MOST_GROWTH
 from benchmarks.jobs import (
     BOTH,
     COMPILED,
     GRAPH,
+    GROWING,
     HALF,
     OURS,
     PUBLISHED,
@@ -44,20 +47,26 @@ def time_training(settings: Settings, budget: Budget, jobs: tuple[Job, ...] | No
     """The table of training steps, and the best way of each network."""
     note = (
         "Medians of CUDA events; a row per way. A step is the trainer's without its checks of the numbers: autocast, "
-        "L1 loss, backward, fused Adam, gradients set to none. compiled: network.compile(), block by block; the first "
-        "call compiles. fp32, TF32: TF32 in matrix products and convolutions, not in the recurrence of the scan; fp32: "
-        "PyTorch's default, TF32 in convolutions only."
+        "L1 loss, backward, fused Adam, gradients set to none. compiled: network.compile(), block by block for MambaIR "
+        "and whole for SwinIR; the first call compiles. fp32, TF32: TF32 in matrix products and convolutions, not in "
+        "the recurrence of the scan; fp32: PyTorch's default, TF32 in convolutions only."
     )
     return _time_jobs("Training step on the GPU", jobs or training_jobs(), _make_step, note, settings, budget)
 
 
 def time_inference(settings: Settings, budget: Budget, jobs: tuple[Job, ...] | None = None) -> Iterator[Table]:
-    """The table of restored images, and the best way of each network."""
+    """The table of restored images, the best way of each network, and how the cost grows with the image."""
     note = (
         "Medians of CUDA events; a row per way. SwinIR makes the masks of its windows anew in each pass unless it was "
         "built for images of this size (masks kept)."
     )
-    return _time_jobs("Inference on the GPU", jobs or inference_jobs(), _make_restoration, note, settings, budget)
+    every, best = _time_jobs(
+        "Inference on the GPU", jobs or inference_jobs(), _make_restoration, note, settings, budget
+    )
+    yield from (every, best)
+    growth = growth_rows(every.rows)
+    if growth:
+        yield Table("Growth of the network's cost", growth, "Four times the pixels; not compiled.")
 
 
 def _time_jobs(
@@ -195,3 +204,22 @@ def best_rows(rows: list[Row]) -> list[Row]:
 
 def _fastest(rows: list[Row], names: tuple[str, ...]) -> Row:
     return min((row for row in rows if row["network"] in names), key=lambda row: row["ms"], default={})
+
+
+def growth_rows(rows: list[Row]) -> list[Row]:
+    """How much longer MambaIR takes for each work of GROWING than for the one before it, where both were measured."""
+    times = {(row["work"], row["way"]): row["ms"] for row in rows if row["network"] == OURS and row["ms"] is not None}
+    return [
+        {
+            "smaller": smaller[0],
+            "smaller way": smaller[1],
+            "smaller ms": times[smaller],
+            "larger": larger[0],
+            "larger way": larger[1],
+            "larger ms": times[larger],
+            "ratio": times[larger] / times[smaller],
+            "at most": AT_MOST_GROWTH,
+        }
+        for smaller, larger in pairwise(GROWING)
+        if smaller in times and larger in times
+    ]

@@ -12,10 +12,15 @@ from mambair.archs import build_network
 
 EAGER, COMPILED, GRAPH, BOTH = "eager", "compiled", "CUDA graph", "compiled + CUDA graph"
 ALL_WAYS = (EAGER, COMPILED, GRAPH, BOTH)
-OTHERS_WAYS = (EAGER, GRAPH)
+PUBLISHED_WAYS = (EAGER, GRAPH)
+"""The published scan cannot be compiled: graphs break at it."""
 OURS, PUBLISHED, SWINIR, SWINIR_SIZED = "MambaIR", "MambaIR, published scan", "SwinIR", "SwinIR, masks kept"
 GIGABYTE = 1e9 / MEBIBYTE
 HALF, FP32, TF32 = "half", "fp32", "fp32, TF32"
+CLASSIC_256, CLASSIC_512 = "classic x2, 256x256", "classic x2, 512x512"
+CLASSIC_1024 = "classic x2, 1024x1024 whole"
+GROWING = ((CLASSIC_256, GRAPH), (CLASSIC_512, GRAPH), (CLASSIC_1024, EAGER))
+"""Work of four times the pixels of that before it, and the way in which its growth is measured."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +52,16 @@ def _ours(options: dict, ways: tuple[str, ...] = ALL_WAYS) -> Contender:
     return Contender(OURS, partial(build_network, options), "triton", ways)
 
 
-def _published(options: dict, ways: tuple[str, ...] = OTHERS_WAYS) -> Contender:
-    return Contender(PUBLISHED, partial(build_network, options), "mamba_ssm", ways)
+def _published(options: dict) -> Contender:
+    return Contender(PUBLISHED, partial(build_network, options), "mamba_ssm", PUBLISHED_WAYS)
 
 
-def _swinir(options: dict, ways: tuple[str, ...] = OTHERS_WAYS) -> Contender:
+def _swinir(options: dict, ways: tuple[str, ...] = ALL_WAYS) -> Contender:
     return Contender(SWINIR, partial(build_swinir, options), None, ways)
 
 
-def _swinir_sized(options: dict, size: tuple[int, int]) -> Contender:
-    return Contender(SWINIR_SIZED, partial(build_swinir, options, size), None, OTHERS_WAYS)
+def _swinir_sized(options: dict, size: tuple[int, int], ways: tuple[str, ...] = ALL_WAYS) -> Contender:
+    return Contender(SWINIR_SIZED, partial(build_swinir, options, size), None, ways)
 
 
 def training_jobs() -> tuple[Job, ...]:
@@ -75,12 +80,16 @@ def training_jobs() -> tuple[Job, ...]:
 
 
 def inference_jobs() -> tuple[Job, ...]:
-    """Restoring one image; SwinIR as its weights are loaded, and built for just this size."""
+    """Restoring one image; SwinIR as its weights are loaded, and built for just this size.
+
+    The classic network also at the sizes of GROWING, each in its way.
+    """
     classic = (_ours(CLASSIC), _swinir(SWINIR_CLASSIC, (EAGER,)), _swinir_sized(SWINIR_CLASSIC, (256, 256)))
     light = (_ours(LIGHT), _swinir(SWINIR_LIGHT, (EAGER,)), _swinir_sized(SWINIR_LIGHT, (360, 640)))
-    large = (_ours(CLASSIC, (EAGER,)),)
+    larger, largest = (_ours(CLASSIC, (way,)) for _, way in GROWING[1:])
     return (
-        Job("classic x2, 256x256", (1, 3, 256, 256), HALF, (*classic, _published(CLASSIC)), 75),
+        Job(CLASSIC_256, (1, 3, 256, 256), HALF, (*classic, _published(CLASSIC)), 75),
         Job("light x2, 360x640", (1, 3, 360, 640), HALF, (*light, _published(LIGHT)), 40),
-        Job("classic x2, 1024x1024 whole", (1, 3, 1024, 1024), HALF, large, None, 80 * GIGABYTE, slow=True),
+        Job(CLASSIC_512, (1, 3, 512, 512), HALF, (larger,)),
+        Job(CLASSIC_1024, (1, 3, 1024, 1024), HALF, (largest,), None, 80 * GIGABYTE, slow=True),
     )

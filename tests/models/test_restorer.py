@@ -1,6 +1,7 @@
 """The restorer: every image type comes back as it was, enlarged; tiles, batches and memory behave."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -225,6 +226,21 @@ def test_a_compiled_network_gives_the_same(rng, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     image = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
     np.testing.assert_array_equal(Restorer(nn_scale(), device=CPU, compile=True).restore(image), image)
+
+
+def test_no_code_is_made_for_the_images_that_measure_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        compiled.append(tuple(inputs[-1].shape))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    restorer = Restorer(nn_scale(), device=CPU, compile=True)
+    restorer._plan._run(torch.zeros(1, 3, 8, 8))
+    assert not compiled
+    restorer.restore(torch.zeros(3, 5, 7))
+    assert len(compiled) == 1
 
 
 def test_a_compiled_network_is_called_through_its_graphs(rng, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The restore command on files: depth, alpha, profile, existing results, bad files, exit codes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from PIL import Image
 
 from mambair import load_model
 from mambair.commands.restore_command import main
+from mambair.commands.restore_inputs import Job
+from mambair.commands.restore_run import WAITING_BYTES, WRITERS, writes_ahead
 from mambair.imaging.photo import Photo, read_photo, write_photo
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,6 +174,16 @@ def test_argparse_refuses_wrong_values(photos: Path, option: tuple[str, str]) ->
     assert exit_info.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("bytes_each", "count"),
+    [(3, WRITERS), (WAITING_BYTES // WRITERS, WRITERS), (WAITING_BYTES // 2, 2), (2 * WAITING_BYTES, 1)],
+)
+def test_fewer_large_results_wait_to_be_written(tmp_path: Path, bytes_each: int, count: int) -> None:
+    pixels = np.broadcast_to(np.uint8(0), (1, bytes_each, 1))
+    assert writes_ahead([(Job(tmp_path, tmp_path), Photo(pixels))]) == count
+    assert writes_ahead([]) == WRITERS
+
+
 def test_the_entry_file_runs_from_a_checkout(photos: Path, tmp_path: Path, x2_weights: Path) -> None:
     command = [sys.executable, str(ROOT / "mambair" / "restore.py"), "-", "-o", str(tmp_path / "out")]
     done = subprocess.run(
@@ -182,4 +195,4 @@ def test_the_entry_file_runs_from_a_checkout(photos: Path, tmp_path: Path, x2_we
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "restored 1 in" in done.stdout and (tmp_path / "out" / "rgb.png").exists()
+    assert re.search(r"restored 1 in \d+\.\d s; results: ", done.stdout) and (tmp_path / "out" / "rgb.png").exists()

@@ -50,6 +50,10 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return SimpleNamespace(**{module.__name__.rpartition(".")[2]: module for module in modules})
 
 
+def _tiny() -> nn.Module:
+    return build_network(TINY)
+
+
 def _settings(bench: SimpleNamespace, **changes: object) -> object:
     return bench.tables.Settings(**{"threads": 1, "repeats": 1, "quick": False} | changes)
 
@@ -146,8 +150,13 @@ def test_training_rows_of_all_ways(bench: SimpleNamespace) -> None:
 def test_inference_rows_beside_swinir(bench: SimpleNamespace) -> None:
     pytest.importorskip("spandrel")
     jobs, swinir = bench.jobs, {"embed_dim": 12, "depths": [2], "num_heads": [2], "upsampler": "pixelshuffledirect"}
-    ours = jobs.Contender(jobs.OURS, lambda: build_network(TINY), "numba", ("eager",))
-    contenders = (ours, jobs._swinir(swinir, ("eager",)), jobs._swinir_sized(swinir, (8, 8)), jobs._published(TINY))
+    ours = jobs.Contender(jobs.OURS, _tiny, "numba", ("eager",))
+    contenders = (
+        ours,
+        jobs._swinir(swinir, ("eager",)),
+        jobs._swinir_sized(swinir, (8, 8), ("eager", "CUDA graph")),
+        jobs._published(TINY),
+    )
     job = jobs.Job("tiny", (1, 3, 8, 8), jobs.HALF, contenders, slow=True)
     rows, best = bench.gpu_networks.time_inference(_settings(bench), bench.timing.Budget(None), (job,))
     assert [row["network"] for row in rows.rows] == [jobs.OURS, jobs.SWINIR, jobs.SWINIR_SIZED, jobs.SWINIR_SIZED]
@@ -155,6 +164,70 @@ def test_inference_rows_beside_swinir(bench: SimpleNamespace) -> None:
     assert "Without the published scan" in rows.note
     fastest = min(row["ms"] for row in rows.rows[1:3])
     assert best.rows[0]["ratio to SwinIR"] == rows.rows[0]["ms"] / fastest
+
+
+def test_swinir_is_compiled_too_and_the_published_scan_is_not(bench: SimpleNamespace) -> None:
+    jobs = bench.jobs
+    ways = {
+        (kind, job.name, job.precision, contender.name): contender.ways
+        for kind, made in (("train", jobs.training_jobs()), ("infer", jobs.inference_jobs()))
+        for job in made
+        for contender in job.contenders
+    }
+    half, light = "half", "light x2, 16 x 64x64"
+    assert ways["train", light, half, jobs.SWINIR] == ways["train", light, half, jobs.OURS] == jobs.ALL_WAYS
+    assert ways["train", light, half, jobs.PUBLISHED] == ("eager", "CUDA graph")
+    assert ways["infer", jobs.CLASSIC_256, half, jobs.SWINIR_SIZED] == jobs.ALL_WAYS
+    assert ways["infer", jobs.CLASSIC_256, half, jobs.SWINIR] == ("eager",)
+    assert all(way in ways["infer", name, half, jobs.OURS] for name, way in jobs.GROWING)
+
+
+def test_growth_compares_the_ways_it_names(bench: SimpleNamespace) -> None:
+    jobs = bench.jobs
+
+    def row(work: str, way: str, ms: float | None, network: str = jobs.OURS) -> dict:
+        labels = {"work": work, "type": "bf16", "network": network, "way": way}
+        return labels | {"ms": ms, "at most ms": None, "peak MiB": None, "at most MiB": None}
+
+    rows = [
+        row(jobs.CLASSIC_256, jobs.GRAPH, 90.0),
+        row(jobs.CLASSIC_256, jobs.BOTH, 70.0),
+        row(jobs.CLASSIC_256, jobs.BOTH, 60.0, jobs.SWINIR_SIZED),
+        row(jobs.CLASSIC_256, jobs.EAGER, 65.0, jobs.SWINIR),
+        row(jobs.CLASSIC_512, jobs.GRAPH, 360.0),
+        row(jobs.CLASSIC_1024, jobs.EAGER, 1620.0),
+    ]
+    growth = bench.gpu_networks.growth_rows(rows)
+    assert [(found["smaller ms"], found["larger ms"], found["ratio"]) for found in growth] == [
+        (90.0, 360.0, 4.0),
+        (360.0, 1620.0, 4.5),
+    ]
+    assert {found["at most"] for found in growth} == {bench.gpu_scans.AT_MOST_GROWTH}
+    assert bench.gpu_networks.growth_rows([*rows[:4], row(jobs.CLASSIC_512, jobs.GRAPH, None), rows[5]]) == []
+    best = bench.gpu_networks.best_rows(rows)
+    assert [(found["work"], found["MambaIR ms"], found["way"]) for found in best] == [
+        (jobs.CLASSIC_256, 70.0, jobs.BOTH),
+        (jobs.CLASSIC_512, 360.0, jobs.GRAPH),
+        (jobs.CLASSIC_1024, 1620.0, jobs.EAGER),
+    ]
+    assert [found["SwinIR ms"] for found in best] == [60.0, None, None]
+    assert best[0]["ratio to SwinIR"] == 70.0 / 60.0
+
+
+def test_the_table_of_growth_follows_those_of_inference(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = bench.jobs
+    made = tuple(
+        jobs.Job(name, (1, 3, side, side), jobs.HALF, (jobs.Contender(jobs.OURS, _tiny, "numba", (way,)),), slow=True)
+        for (name, way), side in zip(jobs.GROWING, (4, 8, 16), strict=True)
+    )
+    arguments = (_settings(bench), bench.timing.Budget(None), made)
+    assert len(list(bench.gpu_networks.time_inference(*arguments))) == 2, "without graphs nothing can be compared"
+    monkeypatch.setattr(bench.timing, "capture", lambda work: (work, 3.0))
+    rows, _, growth = bench.gpu_networks.time_inference(*arguments)
+    assert [found["larger ms"] for found in growth.rows] == [row["ms"] for row in rows.rows[1:]]
+    assert [found["larger way"] for found in growth.rows] == ["CUDA graph", "eager"]
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("CLASSIC", 20_421_863), ("LIGHT", 905_016), ("UNET", 26_779_480)])
