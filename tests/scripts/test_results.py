@@ -1,6 +1,7 @@
 """scripts/results.py on tiny runs: figure, tables and crops."""
 
 import importlib.util
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 
 from mambair.archs import build_network
 from mambair.imaging.files import read_image
+from tests.commands.documented import commands
 from tests.engine.tiny_run import NETWORK, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,3 +86,11 @@ def test_crops_of_two_kinds_of_networks(runs: Path, tmp_path: Path) -> None:
     captions = picture[margin + side : margin + side + caption]
     assert all((captions[:, left : left + side] < 128).any() for left in range(margin, picture.shape[1], side + margin))
     assert results.main(arguments) == 2  # crops of 96 pixels out of photos of 48
+
+
+@pytest.mark.parametrize("page", ["tasks.md", "model_card.md"])
+def test_documented_commands_are_understood(page: str) -> None:
+    found = [shlex.split(command) for command in commands(ROOT / "docs" / page) if "scripts/results.py" in command]
+    assert found
+    for _, script, *arguments in found:
+        assert script == "scripts/results.py" and results.build_parser().parse_args(arguments).action == arguments[0]
