@@ -1,30 +1,33 @@
 """Compare training runs from their logs, and the networks they made on images.
 
-python scripts/results.py curves experiments/A experiments/B --figure curves.png --table table.md
-    validation against iterations and against hours of computing; a table at equal iterations and at equal time
+python scripts/results.py curves MambaIR=experiments/A SwinIR=experiments/B --figure curves.png --table table.md
+    validation against iterations and against GPU hours; a table at equal iterations and at equal GPU hours
 
-python scripts/results.py crops butterfly.png baby.png --weights A=a.pth B=b.pth --figure crops.png
-    the images made smaller by MATLAB's bicubic and restored, the busiest crop of each beside the ground truth
+python scripts/results.py crops butterfly.png baby.png --weights MambaIR=a.pth SwinIR=b.pth --figure crops.png
+    the images made smaller by MATLAB's bicubic and restored, the busiest crop of each beside the ground truth;
+    decibels are those of the whole image, on the Y channel
 
-Runs may have been interrupted and continued as often as need be. Time is what iterations took, less waiting for data;
-validation and saving are left out, and the first log line of a start that goes on counts with the median pace, for it
-holds compiling that a run in one piece does once.
+Runs may have been interrupted and continued as often as need be, on different numbers of GPUs too. GPU hours are hours
+times GPUs (on the CPU: hours of one process, or process hours of several). They count what iterations took, less
+waiting for data; validation and saving are left out, and the first log line of a start that goes on counts with the
+median pace, for it holds compiling that a run in one piece does once.
 """
 
 import argparse
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from mambair.analysis.figures import SECONDS_PER_HOUR, require_matplotlib, save_training_figure
+from mambair.analysis.figures import require_matplotlib, save_training_figure
+from mambair.analysis.run_tables import comparison, shared_datasets
 from mambair.analysis.training_logs import LoggedRun, read_run
 from mambair.archs.build import build_network
 from mambair.archs.weights import load_network
 from mambair.commands.exit_codes import OK, reports_user_errors
-from mambair.engine.report import MISSING, escape_markdown, format_value
 from mambair.errors import UserError
 from mambair.imaging.files import read_image, write_image
 from mambair.imaging.panels import busiest_crop, panel_row, stack_rows
@@ -34,7 +37,7 @@ from mambair.models.restorer import Restorer, find_device
 from mambair.runtime.files import atomic_write
 
 CROP = 96
-ZOOM = 2
+ZOOM = 3
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -42,8 +45,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
     curves = actions.add_parser("curves", help="figure and table of training runs")
-    curves.add_argument("runs", nargs="+", type=Path, metavar="FOLDER", help="experiments/<name>")
+    curves.add_argument("runs", nargs="+", metavar="[NAME=]FOLDER", help="experiments/<name>, and what to call it")
     curves.add_argument("--dataset", help="data set of the figure; default: the first one")
+    curves.add_argument(
+        "--reference",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="PSNR to draw a horizontal line at in the figure, such as bicubic=33.67",
+    )
     curves.add_argument("--figure", type=Path, required=True, help=".png, .pdf or .svg")
     curves.add_argument("--table", type=Path, required=True, help=".md")
     crops = actions.add_parser("crops", help="figure of restored crops")
@@ -56,89 +67,43 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def shared_datasets(runs: Sequence[LoggedRun]) -> list[str]:
-    """The data sets that all runs were validated on; UserError if there are none."""
-    shared = [name for name in runs[0].validations if all(name in run.validations for run in runs)]
-    if not shared:
-        raise UserError("the runs were validated on no data set in common; compare others")
-    return shared
-
-
 def write_curves(arguments: argparse.Namespace) -> None:
     """The figure and the table of the runs."""
     require_matplotlib()
-    runs = [read_run(folder) for folder in arguments.runs]
+    references = dict(named_value(reference) for reference in arguments.reference)
+    runs = [read_named(run) for run in arguments.runs]
     datasets = shared_datasets(runs)
     dataset = arguments.dataset or datasets[0]
     if dataset not in datasets:
         raise UserError(f"--dataset {dataset}: not validated in every run; there are: {', '.join(datasets)}")
+    if any("psnr" not in scores for run in runs for scores in run.validations[dataset].values()):
+        raise UserError(f"the runs were validated on {dataset} without psnr, which the figure shows")
     table = comparison(runs, datasets)
-    save_training_figure(arguments.figure, runs, dataset)
+    save_training_figure(arguments.figure, runs, dataset, references)
     with atomic_write(arguments.table) as temporary:
         temporary.write_text(table, encoding="utf-8")
     print(table)
     print(f"written: {arguments.figure}, {arguments.table}")
 
 
-def comparison(runs: Sequence[LoggedRun], datasets: Sequence[str]) -> str:
-    """Markdown: the pace of the runs, their scores at equal iterations and at equal time of computing."""
-    shared = sorted(set.intersection(*(set(run.iterations()) for run in runs)))
-    if not shared:
-        raise UserError("the runs were validated at no iteration in common; give them the same val_freq")
-    seconds = min(run.computing_seconds(run.iterations()[-1]) for run in runs)
-    reached = [run.last_within(seconds) for run in runs]
-    return "\n".join(
-        [
-            pace_table(runs),
-            f"At equal iterations, {shared[-1]:,}:\n",
-            score_table(runs, datasets, [shared[-1]] * len(runs)),
-            f"At equal time of computing, {hours(seconds)} h, the last validation within it:\n",
-            score_table(runs, datasets, reached),
-        ]
-    )
+def read_named(argument: str) -> LoggedRun:
+    """The run that FOLDER or NAME=FOLDER tells of."""
+    name, separator, folder = argument.partition("=")
+    if not separator or Path(argument).is_dir():
+        return read_run(Path(argument))
+    return read_run(Path(folder), name)
 
 
-def pace_table(runs: Sequence[LoggedRun]) -> str:
-    """What each run was and how fast."""
-    columns: dict[str, Callable[[LoggedRun], str]] = {
-        "": lambda run: run.name,
-        "network": lambda run: run.network,
-        "parameters": lambda run: f"{run.parameters:,}",
-        "on": lambda run: ", ".join(run.hardware),
-        "starts": lambda run: str(run.starts),
-        "s/iteration": lambda run: f"{run.seconds_per_iteration:.3f}",
-        "waiting for data": lambda run: f"{run.waiting_per_iteration:.3f}",
-        "images/s": lambda run: f"{run.images_per_second:.1f}",
-        "memory": lambda run: MISSING if run.memory is None else f"{run.memory:.1f} GiB",
-    }
-    return markdown([list(columns), *([cell(run) for cell in columns.values()] for run in runs)], words=4)
-
-
-def score_table(runs: Sequence[LoggedRun], datasets: Sequence[str], iterations: Sequence[int | None]) -> str:
-    """The scores of each run at its iteration; a dash where it has none."""
-    metrics = [
-        (dataset, metric) for dataset in datasets for metric in next(iter(runs[0].validations[dataset].values()))
-    ]
-    lines = [["", "iterations", "hours", *(f"{dataset} {metric.upper()}" for dataset, metric in metrics)]]
-    for run, iteration in zip(runs, iterations, strict=True):
-        if iteration is None:
-            lines.append([run.name] + [MISSING] * (2 + len(metrics)))
-            continue
-        scores = [run.validations[dataset][iteration].get(metric) for dataset, metric in metrics]
-        shown = [format_value(metric, score) for (_, metric), score in zip(metrics, scores, strict=True)]
-        lines.append([run.name, f"{iteration:,}", hours(run.computing_seconds(iteration)), *shown])
-    return markdown(lines, words=1)
-
-
-def hours(seconds: float) -> str:
-    return f"{seconds / SECONDS_PER_HOUR:.2f}"
-
-
-def markdown(lines: Sequence[Sequence[str]], words: int) -> str:
-    """A table of a header and rows, the first `words` columns to the left, those of numbers to the right."""
-    ruler = ["---"] * words + ["---:"] * (len(lines[0]) - words)
-    cells = [[escape_markdown(cell) for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (cells[0], ruler, *cells[1:]))
+def named_value(argument: str) -> tuple[str, float]:
+    """What NAME=VALUE says; UserError where it says something else."""
+    name, _, value = argument.rpartition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not (name and math.isfinite(number)):
+        raise UserError(f"--reference {argument}: write NAME=VALUE, a PSNR in dB such as bicubic=33.67")
+    return name, number
 
 
 def load_named(arguments: Sequence[str], device: str) -> dict[str, Restorer]:
@@ -174,14 +139,20 @@ def comparison_row(path: Path, models: dict[str, Restorer], size: int, zoom: int
     if min(truth.shape[:2]) < size:
         raise UserError(f"{path}: is smaller than the crop of {size} pixels; pass --crop")
     small = imresize(truth, 1 / scale)
-    restored = {"LR, bicubic": imresize(small, scale)}
+    restored = {"bicubic": imresize(small, scale)}
     restored |= {name: np.asarray(model.restore(small)) for name, model in models.items()}
     panels = {
         f"{name} {calculate_psnr(image, truth, scale, test_y_channel=True):.2f} dB": image
         for name, image in restored.items()
     }
-    panels[f"ground truth, {path.stem}"] = truth
+    panels[f"ground truth, {image_name(path)}"] = truth
     return panel_row(panels, busiest_crop(truth, size, scale), size, zoom)
+
+
+def image_name(path: Path) -> str:
+    """Set5 butterfly for datasets/Set5/HR/butterfly.png; the file's name alone in folders laid out otherwise."""
+    folder = path.absolute().parent
+    return f"{folder.parent.name} {path.stem}" if folder.name == "HR" else path.stem
 
 
 def write_crops(arguments: argparse.Namespace) -> None:

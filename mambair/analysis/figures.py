@@ -1,20 +1,20 @@
 """The figures of the analyses, drawn with matplotlib (the extra `plots`)."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from mambair.analysis.erf import display_map
-from mambair.analysis.training_logs import LoggedRun
+from mambair.analysis.training_logs import SECONDS_PER_HOUR, LoggedRun, device_time
 from mambair.errors import UserError
 from mambair.runtime.files import atomic_write
 
 DOTS_PER_INCH = 120
 GIGA = 1e9
-SECONDS_PER_HOUR = 3600
+SHOWN_DECIBELS = 3
 # The right panel of the scaling figure shows what grows at most so many times as fast as the number of pixels.
 LINEAR_PANEL = 1.5
 
@@ -82,24 +82,44 @@ def save_activation_figure(path: Path, activations: Mapping[str, np.ndarray]) ->
     _save(figure, path)
 
 
-def save_training_figure(path: Path, runs: Sequence[LoggedRun], dataset: str) -> None:
-    """PSNR of the validations on a data set: left against iterations, right against hours of computing."""
+def save_training_figure(
+    path: Path, runs: Sequence[LoggedRun], dataset: str, references: Mapping[str, float] | None = None
+) -> None:
+    """PSNR of the validations on a data set: left against iterations, right against device time (GPU hours).
+
+    `references`: name -> PSNR of horizontal lines to compare with. What lies far below the best of every run and below
+    the references, as the first validations do, is left out: it would press the rest into a corner.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4), layout="constrained")
+    references = references or {}
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
+    curves = []
     for run in runs:
         iterations = run.iterations()
-        values = [run.validations[dataset][iteration]["psnr"] for iteration in iterations]
-        hours = [run.computing_seconds(iteration) / SECONDS_PER_HOUR for iteration in iterations]
+        curves.append([run.validations[dataset][iteration]["psnr"] for iteration in iterations])
+        hours = [run.device_seconds(iteration) / SECONDS_PER_HOUR for iteration in iterations]
         for axes, positions in zip(panels, (iterations, hours), strict=True):
-            axes.plot(positions, values, marker=".", label=f"{run.name} ({run.parameters:,} parameters)")
-    panels[0].set(xlabel="iterations", ylabel=f"PSNR on {dataset} (dB)")
-    panels[1].set(xlabel="hours of computing, without waiting for data")
+            axes.plot(positions, curves[-1], marker=".", label=f"{run.name} ({run.parameters:,} parameters)")
     for axes in panels:
+        for (name, value), style in zip(references.items(), itertools.cycle(("--", ":", "-."))):
+            axes.axhline(value, linestyle=style, color="gray", label=f"{name} ({value:.2f} dB)")
         axes.grid(alpha=0.3)
-    panels[1].legend()
+    panels[0].set(xlabel="iterations", ylabel=f"PSNR on {dataset} (dB)", ylim=shown_range(curves, references.values()))
+    panels[0].xaxis.set_major_formatter("{x:,.0f}")
+    panels[1].set(xlabel=f"{device_time(runs, 'hours')} of computing")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     _save(figure, path)
+
+
+def shown_range(curves: Sequence[Sequence[float]], references: Iterable[float] = ()) -> tuple[float, float]:
+    """The range of dB to show: SHOWN_DECIBELS below the best of the curve that came least far, and all references."""
+    values = [value for curve in curves for value in curve]
+    bottom = max(min(values), min(max(curve) for curve in curves) - SHOWN_DECIBELS)
+    ends = [bottom, max(values), *references]
+    margin = max(0.05 * (max(ends) - min(ends)), 0.05)
+    return min(ends) - margin, max(ends) + margin
 
 
 def _save(figure: "Figure", path: Path) -> None:  # noqa: F821 (matplotlib is imported only where it draws)

@@ -1,111 +1,82 @@
-"""What training runs did, read from their logs: pace, memory and validations, the starts of a run joined to one."""
+"""Training runs put together from their logs: pace, memory and validations, the starts of a run joined to one."""
 
 import bisect
-import re
 import statistics
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from mambair.analysis.log_lines import Devices, Memory, Piece, Scores, Stretch, larger, read_pieces
 from mambair.errors import UserError
 
-Scores = dict[str, float]
-
-# The lines that mambair.engine.run_log, progress and run_validation write.
-_BEGINNING = re.compile(r"INFO: .+ in .+ on (?P<hardware>.+) \(mambair [^()]+\)$")
-_NETWORK = re.compile(r"INFO: net_g: (?P<network>.+), (?P<parameters>[\d,]+) parameters$")
-_GOING_ON = re.compile(r"INFO: going on after iteration (?P<iteration>[\d,]+) from ")
-_ITERATION = re.compile(
-    r"INFO: iter (?P<iteration>[\d,]+)/[\d,]+ \| .*?(?P<seconds>[\d.]+) s/iter \(data (?P<data>[\d.]+)\)"
-    r" \| (?P<images>[\d.]+) images/s"
-)
-_MEMORY = re.compile(r" \| memory (?P<gibibytes>[\d.]+) GiB$")
-_VALIDATION = re.compile(r"INFO: validation at (?P<iteration>[\d,]+) on (?P<dataset>.+?): (?P<scores>.+ \(best .+)$")
-_SCORE = re.compile(r"(\w+) (\S+) \(best ")
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Iterations that one log line tells of: those after `first`, up to `last`."""
-
-    first: int
-    last: int
-    seconds: float
-    """Per iteration, waiting for data included."""
-    data_seconds: float
-    """Of these, waiting for data."""
-    images_per_second: float
-    is_warm_up: bool = False
-    """Whether a start of the run lies in it: kernels are compiled and chosen there."""
-
-    @property
-    def computing(self) -> float:
-        """Seconds per iteration without waiting for data."""
-        return max(self.seconds - self.data_seconds, 0.0)
-
-
-@dataclass
-class Piece:
-    """One start of a run."""
-
-    hardware: str
-    start: int = 0
-    network: str = ""
-    parameters: int = 0
-    memory: float | None = None
-    stretches: list[Stretch] = field(default_factory=list)
-    validations: dict[str, dict[int, Scores]] = field(default_factory=dict)
+SECONDS_PER_HOUR = 3600
 
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """A run, whatever number of starts it took. Iterations that were done again count once, as they were done last."""
+    """A run, whatever number of starts it took. Iterations that were done again count once, as they were done last.
+
+    Its times are device time: seconds times processes, each of which has a device. So they compare what runs cost even
+    if these were done on different numbers of GPUs, or one of them in pieces on different numbers.
+    """
 
     name: str
     network: str
     parameters: int
-    hardware: tuple[str, ...]
-    """What it ran on, in order of first use."""
-    memory: float | None
-    """The most that a GPU held, GiB; None on CPUs."""
+    memory: Memory | None
+    """None on CPUs."""
     starts: int
     stretches: tuple[Stretch, ...]
     validations: dict[str, dict[int, Scores]]
     """Data set -> iteration -> metric -> mean."""
 
     @property
+    def devices(self) -> tuple[Devices, ...]:
+        """What it ran on, each once, in order of first use."""
+        return tuple(dict.fromkeys(stretch.devices for stretch in self.stretches))
+
+    @property
     def seconds_per_iteration(self) -> float:
-        """The median pace, without waiting for data and without the first log line of each start."""
+        """The median pace in device seconds, without waiting for data and without the first log line of each start."""
         return statistics.median([stretch.computing for stretch in self._typical()])
 
     @property
     def waiting_per_iteration(self) -> float:
-        """The median of the seconds that an iteration waited for data."""
-        return statistics.median([stretch.data_seconds for stretch in self._typical()])
+        """The median of the device seconds that an iteration waited for data."""
+        return statistics.median([stretch.waiting for stretch in self._typical()])
 
     @property
     def images_per_second(self) -> float:
-        """At the median pace."""
-        images = statistics.median([stretch.images_per_second * stretch.seconds for stretch in self._typical()])
-        return images / self.seconds_per_iteration
+        """Images per device second, at the median pace."""
+        paces = [stretch.pace for stretch in self._typical()]
+        return statistics.median([pace.images_per_second * pace.seconds for pace in paces]) / self.seconds_per_iteration
 
     def _typical(self) -> list[Stretch]:
-        warm = [stretch for stretch in self.stretches if not stretch.is_warm_up]
-        return warm or list(self.stretches)
+        logged = [stretch for stretch in self.stretches if stretch.pace is not None]
+        return [stretch for stretch in logged if not stretch.is_warm_up] or logged
 
-    def computing_seconds(self, iteration: int) -> float:
-        """Seconds of computing up to an iteration, without waiting for data, validating and saving.
+    def _usual(self, devices: Devices) -> float:
+        """The median of device seconds per iteration on these devices, or on all where no line tells of these."""
+        typical = self._typical()
+        return statistics.median(
+            [stretch.computing for stretch in typical if stretch.devices == devices]
+            or [stretch.computing for stretch in typical]
+        )
 
-        The first log line of a start that goes on counts with the median pace: compiling kernels once more is due to
-        the interruption, not to the network. That of the first start counts as it was.
+    def device_seconds(self, iteration: int) -> float:
+        """Device seconds of computing up to an iteration, without waiting for data, validating and saving.
+
+        The first log line of the run counts as it was, with the compiling in it. That of each later start counts with
+        the median pace on its devices: compiling kernels once more is due to the interruption, not to the network. So
+        do iterations that no line tells of.
         """
-        usual = self.seconds_per_iteration
+        first_line = next((stretch for stretch in self.stretches if stretch.is_warm_up), None)
         knots, seconds = [0], [0.0]
         for stretch in self.stretches:
-            again = stretch.is_warm_up and stretch.first > 0
-            pace = usual if again else stretch.computing
+            is_usual = stretch.pace is None or (stretch.is_warm_up and stretch is not first_line)
+            pace = self._usual(stretch.devices) if is_usual else stretch.computing
             knots.append(stretch.last)
             seconds.append(seconds[-1] + pace * (stretch.last - stretch.first))
         return float(np.interp(iteration, knots, seconds))
@@ -116,53 +87,34 @@ class LoggedRun:
         return sorted(set.intersection(*sets)) if sets else []
 
     def last_within(self, seconds: float) -> int | None:
-        """The last validated iteration that so many seconds of computing reach; None if there is none."""
+        """The last validated iteration that so many device seconds of computing reach; None if there is none."""
         iterations = self.iterations()
-        times = [self.computing_seconds(iteration) for iteration in iterations]
+        times = [self.device_seconds(iteration) for iteration in iterations]
         position = bisect.bisect_right(times, seconds)
         return iterations[position - 1] if position else None
 
 
-def read_run(folder: Path) -> LoggedRun:
-    """Read all logs in experiments/<name>. Raises UserError where there are none, or no validation in them."""
+def device_time(runs: Iterable[LoggedRun], unit: str) -> str:
+    """What device time of these runs is called in `unit`: "GPU hours", or just "hours" of one process on a CPU."""
+    devices = [each for run in runs for each in run.devices]
+    if all(each.are_gpus for each in devices):
+        return f"GPU {unit}"
+    return unit if all(each.count == 1 for each in devices) else f"process {unit}"
+
+
+def read_run(folder: Path, name: str | None = None) -> LoggedRun:
+    """Read all logs in experiments/<name>. Raises UserError where there are none, or no validation in them.
+
+    `name` is what tables and figures call it; default: the folder's.
+    """
     logs = sorted(folder.glob("train_*.log"))
     if not logs:
         raise UserError(f"{folder}: holds no train_*.log; pass the folder of a run, experiments/<name>")
     pieces = [piece for log in logs for piece in read_pieces(log.read_text(encoding="utf-8").splitlines())]
-    run = join_pieces(folder.name, pieces)
-    if not run.stretches or not run.iterations():
+    run = join_pieces(name or folder.name, pieces)
+    if not run.iterations() or all(stretch.pace is None for stretch in run.stretches):
         raise UserError(f"{folder}: its logs tell of no validated iterations; train further")
     return run
-
-
-def read_pieces(lines: Iterable[str]) -> Iterator[Piece]:
-    """The starts that a log tells of, in order."""
-    piece = None
-    for line in lines:
-        if match := _BEGINNING.search(line):
-            if piece is not None:
-                yield piece
-            piece = Piece(match["hardware"])
-        elif piece is not None:
-            _read_line(piece, line)
-    if piece is not None:
-        yield piece
-
-
-def _read_line(piece: Piece, line: str) -> None:
-    if match := _ITERATION.search(line):
-        first = piece.stretches[-1].last if piece.stretches else piece.start
-        figures = (float(match[key]) for key in ("seconds", "data", "images"))
-        piece.stretches.append(Stretch(first, _whole(match["iteration"]), *figures, not piece.stretches))
-        if memory := _MEMORY.search(line):
-            piece.memory = max(piece.memory or 0.0, float(memory["gibibytes"]))
-    elif match := _VALIDATION.search(line):
-        scores = {name: float(value) for name, value in _SCORE.findall(match["scores"])}
-        piece.validations.setdefault(match["dataset"], {})[_whole(match["iteration"])] = scores
-    elif match := _NETWORK.search(line):
-        piece.network, piece.parameters = match["network"], _whole(match["parameters"])
-    elif match := _GOING_ON.search(line):
-        piece.start = _whole(match["iteration"])
 
 
 def join_pieces(name: str, pieces: Iterable[Piece]) -> LoggedRun:
@@ -170,22 +122,23 @@ def join_pieces(name: str, pieces: Iterable[Piece]) -> LoggedRun:
     pieces = list(pieces)
     stretches: list[Stretch] = []
     validations: dict[str, dict[int, Scores]] = {}
-    for piece in pieces:
+    memory = None
+    for before, piece in zip([None, *pieces], pieces, strict=False):
         stretches = _cut(stretches, piece.start)
         for found in validations.values():
             for iteration in [iteration for iteration in found if iteration > piece.start]:
                 del found[iteration]
-        if piece.stretches:
-            stretches += [*_between(stretches, piece), *piece.stretches]
+        stretches += [*_untold(stretches, piece.start, before or piece), *piece.stretches]
         for dataset, found in piece.validations.items():
             validations.setdefault(dataset, {}).update(found)
-    memories = [piece.memory for piece in pieces if piece.memory is not None]
+        memory = larger(memory, piece.memory)
+    validated = max((iteration for found in validations.values() for iteration in found), default=0)
+    stretches += [each for piece in pieces[-1:] for each in _untold(stretches, validated, piece)]
     return LoggedRun(
         name=name,
         network=pieces[-1].network if pieces else "",
         parameters=pieces[-1].parameters if pieces else 0,
-        hardware=tuple(dict.fromkeys(piece.hardware for piece in pieces if piece.stretches)),
-        memory=max(memories, default=None),
+        memory=memory,
         starts=sum(bool(piece.stretches) for piece in pieces),
         stretches=tuple(stretches),
         validations=validations,
@@ -197,13 +150,7 @@ def _cut(stretches: list[Stretch], end: int) -> list[Stretch]:
     return [replace(each, last=min(each.last, end)) for each in stretches if each.first < end]
 
 
-def _between(stretches: list[Stretch], piece: Piece) -> list[Stretch]:
-    """Iterations before a stop that no log line tells of: at the pace of the line before, or else of the next."""
+def _untold(stretches: list[Stretch], end: int, piece: Piece) -> list[Stretch]:
+    """The iterations up to `end` that no log line tells of and that `piece` did."""
     last = stretches[-1].last if stretches else 0
-    if last == piece.start:
-        return []
-    return [replace((stretches or piece.stretches)[-1], first=last, last=piece.start)]
-
-
-def _whole(text: str) -> int:
-    return int(text.replace(",", ""))
+    return [Stretch(last, end, piece.devices)] if last < end else []

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 MARGIN = 8
 CAPTION = 22
-FONT_SIZE = 14
+FONT_SIZE = 15
 
 
 def busiest_crop(image: np.ndarray, size: int, step: int) -> tuple[int, int]:
@@ -27,7 +27,7 @@ def busiest_crop(image: np.ndarray, size: int, step: int) -> tuple[int, int]:
 
 
 def panel_row(panels: Mapping[str, np.ndarray], corner: tuple[int, int], size: int, zoom: int) -> Image.Image:
-    """The window at `corner`, (top, left), of uint8 images of one size, `zoom` times as large, each under its name."""
+    """The window at `corner`, (top, left), of uint8 images of one size, `zoom` times as large, each above its name."""
     top, left = corner
     side = size * zoom
     row = Image.new("RGB", (len(panels) * (side + MARGIN) + MARGIN, side + CAPTION + MARGIN), "white")
@@ -35,8 +35,8 @@ def panel_row(panels: Mapping[str, np.ndarray], corner: tuple[int, int], size: i
     for column, (caption, image) in enumerate(panels.items()):
         x = MARGIN + column * (side + MARGIN)
         crop = Image.fromarray(image[top : top + size, left : left + size])
-        row.paste(crop.resize((side, side), Image.Resampling.NEAREST), (x, CAPTION))
-        draw.text((x, 4), caption, fill="black", font=ImageFont.load_default(size=FONT_SIZE))
+        row.paste(crop.resize((side, side), Image.Resampling.NEAREST), (x, MARGIN))
+        draw.text((x, MARGIN + side + 2), caption, fill="black", font=ImageFont.load_default(size=FONT_SIZE))
     return row
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mambair.analysis.log_lines import read_pieces
 from mambair.commands.test_command import main as evaluate
 from tests.engine.tiny_run import read_weights, train, train_options, write_options
 from tests.engine.tiny_run import test_options as make_test_options
@@ -77,6 +78,9 @@ def test_one_process_goes_on_with_what_two_began(
     assert train(tmp_path, path__resume_state=str(state), datasets__train__batch_size_per_gpu=2, **SETTINGS) == 0
     assert "total batch 4 = 1 process x 2 x 2 accumulation steps" in capfd.readouterr().out
     assert_close(read_weights(tmp_path, 4), read_weights(root, 4))
+    logs = [log for folder in (root, tmp_path) for log in (folder / "experiments/tiny").glob("train_*.log")]
+    pieces = [piece for log in logs for piece in read_pieces(log.read_text().splitlines())]
+    assert [(piece.start, piece.devices.count, piece.micro_batch(4)) for piece in pieces] == [(0, 2, 2), (2, 1, 2)]
 
 
 def test_validation_on_two_processes_is_equal_to_the_last_digit(

@@ -1,0 +1,88 @@
+"""Markdown tables that compare training runs: pace, and scores at equal iterations and at equal device time."""
+
+from collections.abc import Callable, Sequence
+
+from mambair.analysis.log_lines import Memory
+from mambair.analysis.training_logs import SECONDS_PER_HOUR, LoggedRun, device_time
+from mambair.engine.report import MISSING, escape_markdown, format_value
+from mambair.errors import UserError
+
+
+def shared_datasets(runs: Sequence[LoggedRun]) -> list[str]:
+    """The data sets that all runs were validated on; UserError if there are none."""
+    shared = [name for name in runs[0].validations if all(name in run.validations for run in runs)]
+    if not shared:
+        raise UserError("the runs were validated on no data set in common; compare others")
+    return shared
+
+
+def comparison(runs: Sequence[LoggedRun], datasets: Sequence[str]) -> str:
+    """Markdown: the pace of the runs, their scores at equal iterations and at equal device time."""
+    shared = sorted(set.intersection(*(set(run.iterations()) for run in runs)))
+    if not shared:
+        raise UserError("the runs were validated at no iteration in common; give them the same val_freq")
+    seconds = min(run.device_seconds(run.iterations()[-1]) for run in runs)
+    unit = device_time(runs, "hours")
+    reached = [run.last_within(seconds) for run in runs]
+    return "\n".join(
+        [
+            pace_table(runs),
+            f"At equal iterations, {shared[-1]:,}:\n",
+            score_table(runs, datasets, [shared[-1]] * len(runs)),
+            f"At equal time of computing, {hours(seconds)} {unit}, the last validation within it:\n",
+            score_table(runs, datasets, reached),
+        ]
+    )
+
+
+def pace_table(runs: Sequence[LoggedRun]) -> str:
+    """What each run was and how fast: device seconds, medians over the log lines."""
+    columns: dict[str, Callable[[LoggedRun], str]] = {
+        "": lambda run: run.name,
+        "network": lambda run: run.network,
+        "parameters": lambda run: f"{run.parameters:,}",
+        "on": lambda run: "; ".join(map(str, run.devices)),
+        "starts": lambda run: str(run.starts),
+        device_time(runs, "s/iteration"): lambda run: f"{run.seconds_per_iteration:.3f}",
+        "waiting for data": lambda run: f"{run.waiting_per_iteration:.3f}",
+        f"images/{device_time(runs, 's')}": lambda run: f"{run.images_per_second:.1f}",
+        "memory": lambda run: memory_cell(run.memory),
+    }
+    return markdown([list(columns), *([cell(run) for cell in columns.values()] for run in runs)], words=4)
+
+
+def memory_cell(memory: Memory | None) -> str:
+    """What a GPU held, and for how many images at once."""
+    if memory is None:
+        return MISSING
+    images = "" if memory.micro_batch is None else f" ({memory.micro_batch} images per GPU)"
+    return f"{memory.gibibytes:.1f} GiB{images}"
+
+
+def score_table(runs: Sequence[LoggedRun], datasets: Sequence[str], iterations: Sequence[int | None]) -> str:
+    """The scores of each run at its iteration; a dash where it has none."""
+    metrics = [
+        (dataset, metric) for dataset in datasets for metric in next(iter(runs[0].validations[dataset].values()))
+    ]
+    lines = [
+        ["", "iterations", device_time(runs, "hours"), *(f"{dataset} {metric.upper()}" for dataset, metric in metrics)]
+    ]
+    for run, iteration in zip(runs, iterations, strict=True):
+        if iteration is None:
+            lines.append([run.name] + [MISSING] * (2 + len(metrics)))
+            continue
+        scores = [run.validations[dataset][iteration].get(metric) for dataset, metric in metrics]
+        shown = [format_value(metric, score) for (_, metric), score in zip(metrics, scores, strict=True)]
+        lines.append([run.name, f"{iteration:,}", hours(run.device_seconds(iteration)), *shown])
+    return markdown(lines, words=1)
+
+
+def hours(seconds: float) -> str:
+    return f"{seconds / SECONDS_PER_HOUR:.2f}"
+
+
+def markdown(lines: Sequence[Sequence[str]], words: int) -> str:
+    """A table of a header and rows, the first `words` columns to the left, those of numbers to the right."""
+    ruler = ["---"] * words + ["---:"] * (len(lines[0]) - words)
+    cells = [[escape_markdown(cell) for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (cells[0], ruler, *cells[1:]))
