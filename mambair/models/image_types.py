@@ -3,7 +3,7 @@
 Shapes: B images, C channels (1 gray, 2 gray + alpha, 3 RGB, 4 RGB + alpha), H x W pixels, s the network's scale.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,3 +120,21 @@ def _check_range(planes: torch.Tensor) -> None:
             f"float image with values from {low:.4g} to {high:.4g}; expected [0, 1]: divide by its largest value, "
             "or pass uint8 or uint16"
         )
+
+
+def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The parts along the first dimension; torch.cat would copy even a single one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def group_by_size(images: Sequence[Unpacked], batch: int) -> Iterator[list[Unpacked]]:
+    """Cut a list into runs of images of the same (C, H, W), each run with at most `batch` images in all."""
+    group: list[Unpacked] = []
+    for unpacked in images:
+        full = sum(len(other.planes) for other in group) + len(unpacked.planes) > batch
+        if group and (full or unpacked.planes.shape[1:] != group[0].planes.shape[1:]):
+            yield group
+            group = []
+        group.append(unpacked)
+    if group:
+        yield group

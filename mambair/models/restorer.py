@@ -4,7 +4,7 @@ Shapes: B images, C channels, H x W pixels of the low-quality input, s the scale
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from mambair.archs import load_network
 from mambair.errors import UserError
 from mambair.models.ensemble import self_ensemble
 from mambair.models.graphs import GraphedForward
-from mambair.models.image_types import Unpacked, unpack_image
+from mambair.models.image_types import group_by_size, joined, unpack_image
 from mambair.models.memory import MIN_TILE, TilePlan, is_out_of_memory
 from mambair.models.tiling import TileRule, restore_tiled
 from mambair.models.weights_source import check_purpose, find_weights
@@ -102,7 +102,7 @@ class Restorer:
     def _restore_list(self, images: Sequence[Any]) -> list[Any]:
         results = []
         for group in group_by_size([unpack_image(image) for image in images], self._batch):
-            restored = self._restore_planes(torch.cat([unpacked.planes for unpacked in group]))
+            restored = self._restore_planes(joined([unpacked.planes for unpacked in group]))
             parts = restored.split([len(unpacked.planes) for unpacked in group])
             results.extend(unpacked.pack(part) for unpacked, part in zip(group, parts, strict=True))
         return results
@@ -134,7 +134,7 @@ class Restorer:
     def _restore_batch(self, lq: torch.Tensor) -> torch.Tensor:
         """(B, in_channels, H, W) -> (B, in_channels, s*H, s*W), at most `batch` images at a time."""
         parts = [self._restore_ensemble(part) for part in lq.split(self._batch)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        return joined(parts)
 
     def _restore_ensemble(self, lq: torch.Tensor) -> torch.Tensor:
         return self_ensemble(self._restore_tiles, lq) if self._ensemble else self._restore_tiles(lq)
@@ -185,19 +185,6 @@ class Restorer:
         """
         with torch.compiler.set_stance("force_eager"):
             return self._run(lq)
-
-
-def group_by_size(images: Sequence[Unpacked], batch: int) -> Iterator[list[Unpacked]]:
-    """Cut a list into runs of images of the same (C, H, W), each run with at most `batch` images in all."""
-    group: list[Unpacked] = []
-    for unpacked in images:
-        full = sum(len(other.planes) for other in group) + len(unpacked.planes) > batch
-        if group and (full or unpacked.planes.shape[1:] != group[0].planes.shape[1:]):
-            yield group
-            group = []
-        group.append(unpacked)
-    if group:
-        yield group
 
 
 def check_tile(tile: Tile, overlap: int | None) -> None:

@@ -60,11 +60,10 @@ def time_inference(settings: Settings, budget: Budget, jobs: tuple[Job, ...] | N
         "Medians of CUDA events; a row per way. SwinIR makes the masks of its windows anew in each pass unless it was "
         "built for images of this size (masks kept)."
     )
-    every, best = _time_jobs(
-        "Inference on the GPU", jobs or inference_jobs(), _make_restoration, note, settings, budget
-    )
-    yield from (every, best)
-    growth = growth_rows(every.rows)
+    jobs = jobs or inference_jobs()
+    measured, best = _time_jobs("Inference on the GPU", jobs, _make_restoration, note, settings, budget)
+    yield from (measured, best)
+    growth = growth_rows(measured.rows)
     if growth:
         yield Table("Growth of the network's cost", growth, "Four times the pixels; not compiled.")
 

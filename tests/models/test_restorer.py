@@ -12,8 +12,9 @@ from torch import nn
 from mambair.archs import build_network
 from mambair.errors import UserError
 from mambair.models.graphs import KEPT_GRAPHS, WARMUP, GraphedForward
+from mambair.models.image_types import group_by_size
 from mambair.models.memory import MIN_TILE, TilePlan, free_memory, is_out_of_memory
-from mambair.models.restorer import Restorer, find_device, group_by_size, load_model
+from mambair.models.restorer import Restorer, find_device, load_model
 
 CPU = torch.device("cpu")
 
