@@ -105,6 +105,7 @@ def save_training_figure(
     for axes in panels:
         for (name, value), style in zip(references.items(), itertools.cycle(("--", ":", "-."))):
             axes.axhline(value, linestyle=style, color="gray", label=f"{name} ({value:.2f} dB)")
+        axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
     panels[0].set(xlabel="iterations", ylabel=f"PSNR on {dataset} (dB)", ylim=shown_range(curves, references.values()))
     panels[0].xaxis.set_major_formatter("{x:,.0f}")

@@ -28,7 +28,8 @@ def decode_tiff(data: bytes, name: str | Path) -> np.ndarray:
         with tifffile.TiffFile(io.BytesIO(data)) as archive:
             page = archive.pages[0]
             if page.photometric not in _READABLE:
-                raise ValueError(f"its colours are {page.photometric.name}")
+                # A number that tifffile has no name for stays a number.
+                raise ValueError(f"its colours are {getattr(page.photometric, 'name', page.photometric)}")
             image = page.asarray()
             tag = page.tags.get(_ORIENTATION)
             orientation = tag.value if tag is not None else 1

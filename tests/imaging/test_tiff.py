@@ -9,6 +9,7 @@ import tifffile
 from mambair.errors import UserError
 from mambair.imaging.files import read_image
 from mambair.imaging.photo import read_photo
+from mambair.imaging.tiff import decode_tiff
 
 
 def deep(channels: int) -> np.ndarray:
@@ -69,3 +70,13 @@ def test_what_cannot_be_read_is_called_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "iphone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     with pytest.raises(UserError, match=r"iphone\.heic: a HEIC"):
         read_photo(tmp_path / "iphone.heic")
+
+
+@pytest.mark.parametrize(("number", "called"), [(5, "SEPARATED"), (33_000, "33000")])
+def test_colours_that_are_not_rgb_are_named(tmp_path: Path, number: int, called: str) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, deep(3), photometric="rgb", compression="lzma")
+    with tifffile.TiffFile(path, mode="r+") as archive:
+        archive.pages[0].tags["PhotometricInterpretation"].overwrite(number)
+    with pytest.raises(UserError, match=rf"its colours are {called}\)"):
+        decode_tiff(path.read_bytes(), path)
