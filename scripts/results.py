@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
 def write_curves(arguments: argparse.Namespace) -> None:
     """The figure and the table of the runs."""
     require_matplotlib()
-    references = dict(named_value(reference) for reference in arguments.reference)
+    references = read_references(arguments.reference)
     runs = [read_named(run) for run in arguments.runs]
     datasets = shared_datasets(runs)
     dataset = arguments.dataset or datasets[0]
@@ -86,6 +86,19 @@ def write_curves(arguments: argparse.Namespace) -> None:
     print(f"written: {arguments.figure}, {arguments.table}")
 
 
+def split_named(arguments: Sequence[str], option: str, value: str) -> dict[str, str]:
+    """Values by the names that NAME=VALUE gives them; UserError, which calls them `value`, where one does not fit."""
+    named = {}
+    for argument in arguments:
+        name, _, given = argument.partition("=")
+        if not (name and given):
+            raise UserError(f"{option} {argument}: write NAME={value}")
+        if name in named:
+            raise UserError(f"{option} {argument}: the name {name} is given twice; choose another")
+        named[name] = given
+    return named
+
+
 def read_named(argument: str) -> LoggedRun:
     """The run that FOLDER or NAME=FOLDER tells of."""
     name, separator, folder = argument.partition("=")
@@ -94,26 +107,25 @@ def read_named(argument: str) -> LoggedRun:
     return read_run(Path(folder), name)
 
 
-def named_value(argument: str) -> tuple[str, float]:
-    """What NAME=VALUE says; UserError where it says something else."""
-    name, _, value = argument.rpartition("=")
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not (name and math.isfinite(number)):
-        raise UserError(f"--reference {argument}: write NAME=VALUE, a PSNR in dB such as bicubic=33.67")
-    return name, number
+def read_references(arguments: Sequence[str]) -> dict[str, float]:
+    """PSNR by the names of the lines that show it."""
+    references = {}
+    for name, given in split_named(arguments, "--reference", "VALUE, a PSNR in dB such as bicubic=33.67").items():
+        try:
+            references[name] = float(given)
+        except ValueError:
+            references[name] = math.nan
+        if not math.isfinite(references[name]):
+            raise UserError(f"--reference {name}={given}: write NAME=VALUE, a PSNR in dB such as bicubic=33.67")
+    return references
 
 
 def load_named(arguments: Sequence[str], device: str) -> dict[str, Restorer]:
     """Networks by the names that NAME=FILE gives them."""
-    models = {}
-    for argument in arguments:
-        name, separator, path = argument.partition("=")
-        if not (name and separator and path):
-            raise UserError(f"--weights {argument}: write NAME=FILE")
-        models[name] = Restorer(load_any(Path(path)), device=find_device(device))
+    models = {
+        name: Restorer(load_any(Path(path)), device=find_device(device))
+        for name, path in split_named(arguments, "--weights", "FILE").items()
+    }
     if len({model.scale for model in models.values()}) > 1:
         raise UserError("--weights: the networks have different scales; compare those of one")
     return models

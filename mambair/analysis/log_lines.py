@@ -49,7 +49,7 @@ class Stretch:
     last: int
     devices: Devices
     pace: Pace | None = None
-    """As logged; None for iterations before a stop that no log line tells of."""
+    """As logged; None for iterations that no log line tells of."""
     is_warm_up: bool = False
     """Whether a start of the run lies in it: kernels are compiled and chosen there."""
 

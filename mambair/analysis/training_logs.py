@@ -1,6 +1,7 @@
 """Training runs put together from their logs: pace, memory and validations, the starts of a run joined to one."""
 
 import bisect
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -49,9 +50,11 @@ class LoggedRun:
 
     @property
     def images_per_second(self) -> float:
-        """Images per device second, at the median pace."""
-        paces = [stretch.pace for stretch in self._typical()]
-        return statistics.median([pace.images_per_second * pace.seconds for pace in paces]) / self.seconds_per_iteration
+        """Images per device second, at the median pace; infinite where logs are too coarse to tell it."""
+        images = statistics.median(
+            [stretch.pace.images_per_second * stretch.pace.seconds for stretch in self._typical()]
+        )
+        return images / self.seconds_per_iteration if self.seconds_per_iteration else math.inf
 
     def _typical(self) -> list[Stretch]:
         logged = [stretch for stretch in self.stretches if stretch.pace is not None]

@@ -179,9 +179,12 @@ class RestoreRun:
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
             for group in read_ahead(read_groups(jobs, self.batch, self.bits, outcome), readers):
                 results = self._restore_group(group, outcome)
-                for job, photo in results:
+                allowed = writes_ahead(results)
+                while results:  # none is held here while the next group is restored
+                    job, photo = results.pop(0)
                     writes.append((job, writers.submit(write_photo, job.target, photo, self.quality)))
-                settle(writes, outcome, allowed=writes_ahead(results))
+                    del photo
+                settle(writes, outcome, allowed)
                 yield
             settle(writes, outcome, allowed=0)
             yield

@@ -65,6 +65,13 @@ def detached(values: Losses, total: Tensor) -> tuple[Losses, Tensor]:
     return {name: value.detach() for name, value in values.items()}, total.detach()
 
 
+def add_gradients(total: Tensor, parameters: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
+    """Add the gradients of `total` to `parts`, a flat tensor for each parameter; unused parameters have none."""
+    found = torch.autograd.grad(total, parameters, allow_unused=True)
+    used = [part for part, grad in zip(parts, found, strict=True) if grad is not None]
+    torch._foreach_add_(used, [grad.reshape(-1) for grad in found if grad is not None])
+
+
 def synchronising(network: nn.Module, last: bool) -> AbstractContextManager:
     """The context of a backward pass: only an iteration's last one averages gradients over the processes."""
     if isinstance(network, DistributedDataParallel) and not last:
@@ -111,7 +118,7 @@ class GraphedPasses:
                 results = self._graphs[key].replay(batch)
             elif self._seen.get(key, 0) < WARMUP:
                 self._seen[key] = self._seen.get(key, 0) + 1
-                results = self._add_gradients(phase, batch, weight)
+                results = self._run_plainly(phase, batch, weight)
             else:
                 results = self._capture(key, phase, batch, weight).replay(batch)
         torch.cuda.current_stream().wait_stream(self._stream)
@@ -119,12 +126,9 @@ class GraphedPasses:
             dist.all_reduce(self.gradients, dist.ReduceOp.AVG)
         return results
 
-    def _add_gradients(self, phase: Phase, batch: Batch, weight: float) -> tuple[Losses, Tensor]:
-        """As `backward`, into the buffer."""
+    def _run_plainly(self, phase: Phase, batch: Batch, weight: float) -> tuple[Losses, Tensor]:
         values, total = weighted_losses(phase, batch, weight)
-        found = torch.autograd.grad(self.scaler.scale(total), self._parameters, allow_unused=True)
-        parts = [part for part, grad in zip(self._parts, found, strict=True) if grad is not None]
-        torch._foreach_add_(parts, [grad.reshape(-1) for grad in found if grad is not None])
+        add_gradients(self.scaler.scale(total), self._parameters, self._parts)
         return detached(values, total)
 
     def _capture(self, key: tuple, phase: Phase, batch: Batch, weight: float) -> "_Graph":
@@ -132,7 +136,7 @@ class GraphedPasses:
             self._graphs.popitem(last=False)
         torch.cuda.empty_cache()  # what plain passes held, graphs cannot use
         try:
-            graph = _Graph(lambda static: self._add_gradients(phase, static, weight), batch, self._stream)
+            graph = _Graph(lambda static: self._run_plainly(phase, static, weight), batch, self._stream)
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise UserError(

@@ -30,7 +30,7 @@ CPU_BYTES_PER_CHANNEL = 128
 DEFAULT_WIDTH = 360
 # On CUDA 46 to 71 bytes were measured in bf16 with the Triton scan, and 163 with mamba-ssm's. What would fit even at
 # this rate is taken whole without measuring: probes run the network four times, at sizes that no photo has, for which
-# kernels are prepared and with torch.compile code is made.
+# kernels are prepared.
 CUDA_BYTES_PER_CHANNEL = 4 * CPU_BYTES_PER_CHANNEL
 
 # Below this, a tile is mostly overlap.
@@ -53,7 +53,7 @@ class MemoryCost(NamedTuple):
 
 def width_of(network: nn.Module) -> int:
     """Channels of a network's body at its widest place in full resolution."""
-    hyperparameters = network.hyperparameters
+    hyperparameters = getattr(network, "hyperparameters", {})
     if "embed_dim" in hyperparameters:
         return hyperparameters["embed_dim"]
     if "dim" in hyperparameters:
@@ -97,7 +97,8 @@ class TilePlan:
 
     Args:
         run: restores a (B, C, h, w) batch; measured on CUDA to learn the memory it takes per pixel.
-        network: the network behind `run`; its attributes `in_channels`, `scale` and `size_multiple` are read.
+        network: the network behind `run`; its attributes `in_channels` and `size_multiple` are read, and if it has them
+            `hyperparameters`, for its width.
         device: where `run` computes.
     """
 

@@ -4,7 +4,7 @@ Shapes: B images, C channels, H x W pixels of the low-quality input, s the scale
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +33,7 @@ class Restorer:
 
     Args:
         network: maps (B, C, H, W) in [0, 1] to (B, C, s*H, s*W); its attributes `scale`, `in_channels` (1 or 3)
-            and `size_multiple` are read.
+            and `size_multiple` are read, and if it has them `hyperparameters`, for its width.
         device: where to compute.
         amp: none, auto, bf16 or fp16; auto is bf16 on GPUs that compute in it. Half precision changes 8-bit results
             by about one grey level here and there, and is coarser than a 16-bit image.
@@ -74,7 +74,7 @@ class Restorer:
         self._forward = GraphedForward(self.network) if compile else self.network
         if compile:  # in place; MambaIR's networks compile one block for all, which takes seconds, not minutes
             self.network.compile()
-        self._plan = TilePlan(self._run_uncompiled if compile else self._run, network, device)
+        self._plan = TilePlan(self._run_plainly if compile else self._run, network, device)
 
     def restore(self, image: Any) -> Any:
         """Restore an image, an array of images or a list of images.
@@ -169,22 +169,25 @@ class Restorer:
                 raise UserError(f"not enough memory on {self.device} even for tiles of {MIN_TILE} pixels")
             self._plan.shrink(lq.shape, tile)
 
-    @torch.inference_mode()
     def _run(self, lq: torch.Tensor) -> torch.Tensor:
         """The network on its device, in its precision; float32 results."""
+        return self._call(self._forward, lq)
+
+    @torch.inference_mode()
+    def _call(self, forward: Callable[[torch.Tensor], torch.Tensor], lq: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
             try:
-                return self._forward(lq.to(self.device)).float()
+                return forward(lq.to(self.device)).float()
             except torch._dynamo.exc.TorchDynamoException as error:
                 raise UserError(f"torch.compile failed ({str(error).splitlines()[0]}); run without it") from error
 
-    def _run_uncompiled(self, lq: torch.Tensor) -> torch.Tensor:
-        """The same, for images that measure memory: compiling for their sizes would take seconds.
+    def _run_plainly(self, lq: torch.Tensor) -> torch.Tensor:
+        """The same without compiled code and graphs, for images that measure memory: theirs would take seconds to make.
 
         From the second size on, torch.compile makes code for any size: photos would get no code of their own.
         """
         with torch.compiler.set_stance("force_eager"):
-            return self._run(lq)
+            return self._call(self.network, lq)
 
 
 def check_tile(tile: Tile, overlap: int | None) -> None:

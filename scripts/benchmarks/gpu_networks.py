@@ -63,7 +63,7 @@ def time_inference(settings: Settings, budget: Budget, jobs: tuple[Job, ...] | N
     jobs = jobs or inference_jobs()
     measured, best = _time_jobs("Inference on the GPU", jobs, _make_restoration, note, settings, budget)
     yield from (measured, best)
-    growth = growth_rows(measured.rows)
+    growth = [] if settings.quick else growth_rows(measured.rows)
     if growth:
         yield Table("Growth of the network's cost", growth, "Four times the pixels; not compiled.")
 

@@ -228,6 +228,8 @@ def test_the_table_of_growth_follows_those_of_inference(
     rows, _, growth = bench.gpu_networks.time_inference(*arguments)
     assert [found["larger ms"] for found in growth.rows] == [row["ms"] for row in rows.rows[1:]]
     assert [found["larger way"] for found in growth.rows] == ["CUDA graph", "eager"]
+    quick = (_settings(bench, quick=True), *arguments[1:])
+    assert len(list(bench.gpu_networks.time_inference(*quick))) == 2, "small sizes tell nothing of growth"
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("CLASSIC", 20_421_863), ("LIGHT", 905_016), ("UNET", 26_779_480)])

@@ -56,6 +56,10 @@ def test_what_does_not_fit_is_one_line(runs: Path, tmp_path: Path, capsys: pytes
     output = ["--figure", str(tmp_path / "a.png"), "--table", str(tmp_path / "a.md")]
     assert results.main(["curves", str(runs / "tiny"), *output, "--reference", "bicubic"]) == 2
     assert "--reference bicubic: write NAME=VALUE" in capsys.readouterr().err
+    assert results.main(["curves", str(runs / "tiny"), *output, "--reference", "bicubic=high"]) == 2
+    assert "--reference bicubic=high: write NAME=VALUE" in capsys.readouterr().err
+    assert results.main(["curves", str(runs / "tiny"), *output, "--reference", "a=1", "--reference", "a=2"]) == 2
+    assert "--reference a=2: the name a is given twice" in capsys.readouterr().err
     assert results.main(["curves", str(tmp_path), *output]) == 2
     assert results.main(["curves", str(runs / "tiny"), *output, "--dataset", "Set9"]) == 2
     assert results.main(["crops", "a.png", "--weights", "a.pth", "--figure", str(tmp_path / "a.png")]) == 2

@@ -16,7 +16,7 @@ from mambair.ops.ss2d.triton_launch import (
     product_precision,
     sum_parts,
 )
-from mambair.ops.ss2d.triton_plan import ONE_WARP, WARP, Launch, ScanShape, blocks_of, plan_for
+from mambair.ops.ss2d.triton_plan import WARP, Launch, ScanShape, blocks_of, plan_for
 
 # Of gradients_kernel in fp32, which would take 228 and leave room for 8 warps instead of 12.
 _FULL_PRECISION_REGISTERS = 168
