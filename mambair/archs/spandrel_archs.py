@@ -5,7 +5,9 @@ and others with restrictive licences come from its second package, spandrel_extr
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -112,7 +114,8 @@ def load_spandrel(path: str) -> nn.Module:
     from spandrel import ImageModelDescriptor, UnsupportedModelError
 
     try:
-        descriptor = registry.load(state)
+        with _without_warnings():
+            descriptor = registry.load(state)
     except UnsupportedModelError:
         raise UserError(f"weights {path}: spandrel does not know the architecture of these weights") from None
     if not isinstance(descriptor, ImageModelDescriptor):
@@ -143,24 +146,37 @@ def _builder(network_class: type[nn.Module], support: "ArchSupport") -> Callable
     """A constructor with the class's keywords that returns a SpandrelNetwork."""
 
     def build(**keywords: Any) -> SpandrelNetwork:
-        model = network_class(**keywords)
-        # Loading the fresh weights makes spandrel say which scale, channels and sizes they mean.
-        descriptor = support.architecture.load(dict(model.state_dict()))
+        with _without_warnings():
+            model = network_class(**keywords)
+            # Loading the fresh weights makes spandrel say which scale, channels and sizes they mean.
+            descriptor = support.architecture.load(dict(model.state_dict()))
         return SpandrelNetwork(model, descriptor, keywords)
 
     build.__signature__ = inspect.signature(network_class)  # type: ignore[attr-defined]
     return build
 
 
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """spandrel's code meets newer versions of PyTorch, which warn of what its users cannot change."""
+    with warnings.catch_warnings():
+        for category in (DeprecationWarning, FutureWarning):
+            warnings.simplefilter("ignore", category)
+        warnings.filterwarnings("ignore", "torch.meshgrid")
+        yield
+
+
 def _spandrel_registry(wanted: str, extra: bool = False) -> "ArchRegistry":
     """spandrel's architectures, with the extra ones where they are installed; `extra` insists on these."""
     try:
-        from spandrel import MAIN_REGISTRY
+        with _without_warnings():
+            from spandrel import MAIN_REGISTRY
     except ImportError:
         raise UserError(f"{wanted} needs spandrel; pip install spandrel") from None
     registry = MAIN_REGISTRY.copy()
     try:
-        from spandrel_extra_arches import EXTRA_REGISTRY
+        with _without_warnings():
+            from spandrel_extra_arches import EXTRA_REGISTRY
     except ImportError:
         if extra:
             raise UserError(f"{wanted} needs spandrel_extra_arches; pip install spandrel_extra_arches") from None

@@ -133,6 +133,11 @@ def network_options(network: nn.Module) -> dict[str, Any] | None:
     return {"type": type(network).__name__, **network.hyperparameters}
 
 
+def architecture_of(network: nn.Module) -> str:
+    """The name of a network's architecture, for messages."""
+    return type(network.model if isinstance(network, SpandrelNetwork) else network).__name__
+
+
 def _why_not(network: nn.Module, state: Mapping[str, Tensor], misfits: list[str], where: str) -> str:
     """The rest of the sentence 'weights FILE ...' for weights that do not fit the network."""
     own = network.state_dict()
@@ -151,7 +156,7 @@ def _why_not(network: nn.Module, state: Mapping[str, Tensor], misfits: list[str]
     elif wanted is not None and found != wanted:
         remedy = _remedy(found, wanted, misfits, where)
         return f" are {describe(found)}, but {where} is {describe(wanted)}: {remedy} ({keys})"
-    return f" do not fit {where} ({type(network).__name__}); {keys}"
+    return f" do not fit {where} ({architecture_of(network)}); {keys}"
 
 
 def detect_options(state: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from torch import nn
 
 import mambair.losses  # noqa: F401  (registers the losses)
 from mambair.archs import build_network
-from mambair.archs.weights import load_weights
+from mambair.archs.weights import architecture_of, load_weights
 from mambair.models.mixing import MixUp
 from mambair.models.optimizers import ScheduledOptimizer
 from mambair.models.restoration import Restoration
@@ -40,7 +40,7 @@ def start_from(network: nn.Module, path: Path, *, strict: bool, param_key: str) 
     """
     path = weights_called(str(path)) or path
     skipped = load_weights(network, path, strict=strict, param_key=param_key)
-    logger.info("%s starts from %s", type(network).__name__, path)
+    logger.info("%s starts from %s", architecture_of(network), path)
     if skipped:
         logger.warning("%s: %d weights of other shape start anew: %s", path, len(skipped), ", ".join(skipped))
 

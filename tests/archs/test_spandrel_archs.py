@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from mambair.archs import build_network, load_network, load_weights, save_weights
 from mambair.archs.spandrel_archs import COMMON_NAMES, EXTRA_NAMES
+from mambair.archs.weights import architecture_of
 from mambair.errors import UserError
 
 spandrel = pytest.importorskip("spandrel")
@@ -25,9 +26,11 @@ NETWORKS = [(SWINIR, 2), (HAT, 2), (RCAN, 3), (NAFNET, 1)]
 
 
 @pytest.fixture(autouse=True)
-def no_deprecations_of_others():
+def warnings_are_errors():
+    """Those about spandrel's code are no concern of its users."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.meshgrid")  # spandrel's code, with newer PyTorch
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", "'saved_variables'")  # in NAFNet's backward pass
         yield
 
 
@@ -100,6 +103,11 @@ def test_a_denoiser_that_takes_a_noise_map_takes_batches(tmp_path):
     x = torch.rand(2, 3, 8, 8)
     both = network(x)
     assert torch.allclose(both[1:], network(x[1:]), atol=1e-6)
+
+
+def test_messages_call_a_network_by_its_own_name():
+    assert architecture_of(build_network(SWINIR)) == "SwinIR"
+    assert architecture_of(build_network({"type": "MambaIR", "embed_dim": 12, "depths": [1]})) == "MambaIR"
 
 
 def test_copies_and_averages_keep_the_keys():
