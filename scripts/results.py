@@ -34,6 +34,7 @@ from mambair.imaging.panels import busiest_crop, panel_row, stack_rows
 from mambair.imaging.resize import crop_to_multiple, imresize
 from mambair.metrics import calculate_psnr
 from mambair.models.restorer import Restorer, find_device
+from mambair.models.weights_source import weights_called
 from mambair.runtime.files import atomic_write
 
 CROP = 96
@@ -110,13 +111,14 @@ def read_named(argument: str) -> LoggedRun:
 def read_references(arguments: Sequence[str]) -> dict[str, float]:
     """PSNR by the names of the lines that show it."""
     references = {}
-    for name, given in split_named(arguments, "--reference", "VALUE, a PSNR in dB such as bicubic=33.67").items():
+    wanted = "VALUE, a PSNR in dB such as bicubic=33.67"
+    for name, given in split_named(arguments, "--reference", wanted).items():
         try:
             references[name] = float(given)
         except ValueError:
             references[name] = math.nan
         if not math.isfinite(references[name]):
-            raise UserError(f"--reference {name}={given}: write NAME=VALUE, a PSNR in dB such as bicubic=33.67")
+            raise UserError(f"--reference {name}={given}: write NAME={wanted}")
     return references
 
 
@@ -132,7 +134,8 @@ def load_named(arguments: Sequence[str], device: str) -> dict[str, Restorer]:
 
 
 def load_any(path: Path):
-    """A network of this package, or of spandrel's, from its weights."""
+    """A network of this package, or of spandrel's, from its weights, a file or a name of `mambair weights list`."""
+    path = weights_called(str(path)) or path
     try:
         return load_network(path)
     except UserError as error:

@@ -7,6 +7,8 @@ from mambair.analysis.training_logs import SECONDS_PER_HOUR, LoggedRun, device_t
 from mambair.engine.report import MISSING, escape_markdown, format_value
 from mambair.errors import UserError
 
+MANY_HOURS = 0.1
+
 
 def shared_datasets(runs: Sequence[LoggedRun]) -> list[str]:
     """The data sets that all runs were validated on; UserError if there are none."""
@@ -78,7 +80,9 @@ def score_table(runs: Sequence[LoggedRun], datasets: Sequence[str], iterations: 
 
 
 def hours(seconds: float) -> str:
-    return f"{seconds / SECONDS_PER_HOUR:.2f}"
+    """With two decimals, or two digits where that would be too coarse."""
+    amount = seconds / SECONDS_PER_HOUR
+    return f"{amount:.2f}" if amount >= MANY_HOURS else f"{amount:.2g}"
 
 
 def markdown(lines: Sequence[Sequence[str]], words: int) -> str:

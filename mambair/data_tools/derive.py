@@ -4,6 +4,7 @@ Every function here lists jobs; nothing is read or written before they run. All 
 are those that the recipes in options/ expect.
 """
 
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,10 @@ def sibling_folder(folder: Path, name: str) -> Path:
 
     DIV2K_train_HR gives DIV2K_train_LR_bicubic, as the data set's own folders are called.
     """
-    stem = folder.resolve().name
-    return folder.resolve().parent / (stem.removesuffix("HR") + name if stem.endswith("HR") else f"{stem}_{name}")
+    # Links are not followed: what is made lies beside the link, where recipes expect it.
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 (pathlib's `absolute` keeps the dots of "." and "..")
+    stem = folder.name
+    return folder.parent / (stem.removesuffix("HR") + name if stem.endswith("HR") else f"{stem}_{name}")
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -73,6 +73,8 @@ def _parse(path: Path, schema: type[Options], force_yml: Sequence[str], debug: b
         data = _for_debugging(data, is_training=schema is TrainOptions)
     for argument in force_yml:
         key, value = _parse_force(argument)
+        if value is None:
+            _check_left_out(data, key, argument)
         data = _with(data, key, value, f"--force_yml {argument}")
         forced[key] = argument
     data, ignored = modernise(data, lines)
@@ -109,6 +111,13 @@ def _parse_force(argument: str) -> tuple[KeyPath, Any]:
     if not separator or not all(path):
         raise UserError(f"--force_yml {argument}: expected KEY:SUBKEY=VALUE, as train:total_iter=100")
     return path, parse_value(text, f"--force_yml {argument}")
+
+
+def _check_left_out(data: dict[str, Any], path: KeyPath, argument: str) -> None:
+    """Raise UserError where a data set is to be left out that the file does not have."""
+    datasets = data.get("datasets")
+    if len(path) == 2 and path[0] == "datasets" and isinstance(datasets, dict) and path[1] not in datasets:
+        raise UserError(f"--force_yml {argument}: the file has no '{path[1]}'; it has {', '.join(datasets)}")
 
 
 def _with(data: dict[str, Any], path: KeyPath, value: Any, source: str) -> dict[str, Any]:

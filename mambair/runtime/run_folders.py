@@ -50,13 +50,14 @@ def timestamp() -> str:
 def prepare_experiment_folder(root: str | Path, name: str, resume: bool) -> RunFolders:
     """Make experiments/<name> with its subfolders, and tb_logger/<name>, under `root`.
 
-    Existing ones are renamed to <name>_archived_<time> unless `resume`, which goes on in them (and removes the
-    temporary files of a killed process). Call it on one process only, after everything that can be checked
+    Existing ones are renamed to <name>_archived_<time> unless `resume`, which goes on in them; the temporary files of
+    a killed process are removed from them. Call it on one process only, after everything that can be checked
     beforehand. Raises UserError if a folder cannot be made or renamed.
     """
     now = timestamp()
     experiment = Path(root) / "experiments" / name
     board = Path(root) / "tb_logger" / name
+    remove_leftovers(experiment)
     archived: list[Path] = []
     if not resume:
         archived = [new for old in (experiment, board) if (new := archive(old, now))]
@@ -71,7 +72,6 @@ def prepare_experiment_folder(root: str | Path, name: str, resume: bool) -> RunF
     )
     for folder in (folders.models, folders.training_states, folders.visualization):
         _make(folder)
-    remove_leftovers(experiment)
     return folders
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from mambair.analysis.figures import save_training_figure, shown_range
 from mambair.analysis.log_lines import read_pieces
-from mambair.analysis.run_tables import comparison, shared_datasets
+from mambair.analysis.run_tables import comparison, hours, shared_datasets
 from mambair.analysis.training_logs import LoggedRun, join_pieces
 from mambair.errors import UserError
 from tests.analysis.test_training_logs import BEGINNING, NETWORK, going_on, line, shared_out, validation
@@ -27,6 +27,10 @@ def rows(text: str) -> list[list[str]]:
     """The cells of all tables in it, without the rulers."""
     lines = [row for row in text.splitlines() if row.startswith("|") and "---" not in row]
     return [[cell.strip() for cell in row[1:-1].split("|")] for row in lines]
+
+
+def test_short_times_keep_their_digits() -> None:
+    assert [hours(seconds) for seconds in (0, 4.32, 324, 360, 3600)] == ["0", "0.0012", "0.09", "0.10", "1.00"]
 
 
 def test_tables_count_the_time_of_all_devices() -> None:

@@ -95,6 +95,11 @@ def test_sibling_folders_are_those_of_the_data_sets(tmp_path):
     assert sibling_folder(tmp_path / "Set5" / "HR", "LR_bicubic") == tmp_path / "Set5" / "LR_bicubic"
     assert sibling_folder(tmp_path / "DIV2K_train_HR", "LR_bicubic").name == "DIV2K_train_LR_bicubic"
     assert sibling_folder(tmp_path / "BSD400", "JPEG").name == "BSD400_JPEG"
+    assert sibling_folder(tmp_path / "Set5" / "HR" / "..", "JPEG") == tmp_path / "Set5_JPEG"
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "Set14").mkdir()
+    (tmp_path / "Set14" / "HR").symlink_to(tmp_path / "archive")
+    assert sibling_folder(tmp_path / "Set14" / "HR", "LR_bicubic") == tmp_path / "Set14" / "LR_bicubic"
 
 
 @pytest.mark.parametrize(

@@ -293,5 +293,7 @@ def test_a_benchmark_can_be_left_out() -> None:
     assert list(options.evaluation_datasets()) == ["Set5", "B100", "Urban100"]
     with pytest.raises(UserError, match="section 'train' is missing"):
         parse_train_options(RECIPES / "train" / "SR_x2.yml", force_yml=["datasets:train=~"])
+    with pytest.raises(UserError, match="the file has no 'test_9'; it has test_1, test_2"):
+        parse_test_options(path, force_yml=["datasets:test_9=~"])
     with pytest.raises(UserError, match="no data set to test on"):
         parse_test_options(path, force_yml=["datasets={test_1: ~}"])

@@ -25,11 +25,13 @@ def test_an_existing_run_is_archived_whole(tmp_path: Path) -> None:
     (first.models / "net_g_5.pth").write_bytes(b"weights")
     first.tb.mkdir(parents=True)
     (first.tb / "events").write_text("x")
+    (first.root / ".tmp-0123.yml").write_text("half")
     second = prepare_experiment_folder(tmp_path, "run", resume=False)
     experiment, board = second.archived
     assert re.fullmatch(r"run_archived_\d{8}_\d{6}", experiment.name)
     assert (experiment / "models" / "net_g_5.pth").read_bytes() == b"weights"
     assert (board / "events").read_text() == "x" and not second.tb.exists()
+    assert not list(tmp_path.rglob(".tmp-*"))
     assert names(second.models) == []
 
 
