@@ -17,8 +17,8 @@ LANES = tl.constexpr(32)
 LINE = tl.constexpr(128)
 # Arguments of the scanning kernels that the compiler must not look at. Where it knows that a pixel's channels begin at
 # a multiple of 16, it gives neighbouring ones to one thread, and values then move between threads: twice the
-# instructions.
-UNSPECIALIZED = ["E", "chunks", "pixel_stride", "group_stride", "part_stride"]
+# instructions. Sizes of images would only make it compile the same code again for other photos.
+UNSPECIALIZED = ["E", "chunks", "height", "width", "pixel_stride", "group_stride", "part_stride"]
 _INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
