@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mambair.models.restorer import load_model
+    from mambair.inference.restorer import load_model
 
 __version__ = "1.0.0"
 
@@ -16,7 +16,7 @@ __all__ = ["__version__", "load_model"]
 def __getattr__(name: str) -> Any:
     """Import PyTorch and the networks only when `load_model` is asked for."""
     if name == "load_model":
-        from mambair.models.restorer import load_model
+        from mambair.inference.restorer import load_model
 
         return load_model
     raise AttributeError(f"module 'mambair' has no attribute '{name}'")

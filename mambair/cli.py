@@ -18,10 +18,10 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "train": Command("mambair.commands.train_command:main", "train a network from an option file"),
-    "test": Command("mambair.commands.test_command:main", "PSNR and SSIM of networks on data sets"),
-    "restore": Command("mambair.commands.restore_command:main", "restore photos, folders and videos"),
-    "data": Command("mambair.data_tools.command:main", "check and prepare data sets"),
+    "train": Command("mambair.commands.train:main", "train a network from an option file"),
+    "test": Command("mambair.commands.test:main", "PSNR and SSIM of networks on data sets"),
+    "restore": Command("mambair.commands.restore.command:main", "restore photos, folders and videos"),
+    "data": Command("mambair.commands.data.command:main", "check and prepare data sets"),
     "analyze": Command("mambair.commands.analyze:main", "parameters and FLOPs, receptive fields, channel activation"),
     "weights": Command("mambair.commands.weights:main", "list and fetch published weights, convert your own"),
     "doctor": Command("mambair.commands.doctor:main", "what is installed, what works, how to fix the rest"),

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import yaml
 
-from mambair.commands import test_command, train_command
+from mambair.commands import test as test_command
+from mambair.commands import train as train_command
 from mambair.commands.exit_codes import reports_user_errors
 from mambair.errors import UserError
 from mambair.options import TrainOptions, parse_train_options

@@ -26,16 +26,16 @@ from mambair.analysis.figures import require_matplotlib, save_training_figure
 from mambair.analysis.run_tables import comparison, shared_datasets
 from mambair.analysis.training_logs import LoggedRun, read_run
 from mambair.archs.build import build_network
-from mambair.archs.weights import load_network
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
 from mambair.imaging.files import read_image, write_image
 from mambair.imaging.panels import busiest_crop, panel_row, stack_rows
 from mambair.imaging.resize import crop_to_multiple, imresize
+from mambair.inference.restorer import Restorer, find_device
 from mambair.metrics import calculate_psnr
-from mambair.models.restorer import Restorer, find_device
-from mambair.models.weights_source import weights_called
 from mambair.runtime.files import atomic_write
+from mambair.weights.loading import load_network
+from mambair.weights.sources import weights_called
 
 CROP = 96
 ZOOM = 3

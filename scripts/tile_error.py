@@ -18,8 +18,8 @@ from rich.table import Table
 
 from mambair.imaging.photo import read_photo
 from mambair.imaging.tensors import image_to_tensor
-from mambair.models.restorer import Restorer, load_model
-from mambair.models.tiling import blended_starts, published_tiles
+from mambair.inference.restorer import Restorer, load_model
+from mambair.inference.tiling import blended_starts, published_tiles
 
 NEAR = 4
 GREY_LEVELS = 255

@@ -4,11 +4,11 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from mambair.engine.progress import Pace
+from mambair.engine.train.progress import Pace
 
 Scores = dict[str, float]
 
-# The lines that mambair.data.loaders, mambair.engine.run_log, progress and run_validation write.
+# The lines that mambair.data.loaders, mambair.engine.train.run_log, progress and run_validation write.
 _BATCH = re.compile(
     r"INFO: (?:from iteration (?P<first>[\d,]+), patches of .+: )?"
     r"total batch \d+ = (?P<processes>\d+) process(?:es)? x (?P<micro_batch>\d+) x \d+ accumulation steps?$"

@@ -10,11 +10,11 @@ import torch
 from skimage import data as sample_images
 from torch import Tensor, nn
 
-from mambair.archs import load_network
 from mambair.archs.blocks import VSSM
 from mambair.errors import UserError
 from mambair.imaging.files import list_images, read_image
 from mambair.imaging.tensors import image_to_tensor
+from mambair.weights.loading import load_network
 
 SAMPLE_IMAGES = ("astronaut", "chelsea", "coffee", "rocket")
 RANDOM_WEIGHTS = (

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 
 from mambair.analysis.log_lines import Memory
 from mambair.analysis.training_logs import SECONDS_PER_HOUR, LoggedRun, device_time
-from mambair.engine.report import MISSING, escape_markdown, format_value
+from mambair.engine.evaluate.tables import MISSING, format_value
 from mambair.errors import UserError
+from mambair.runtime.markdown import markdown_table
 
 MANY_HOURS = 0.1
 
@@ -50,7 +51,7 @@ def pace_table(runs: Sequence[LoggedRun]) -> str:
         f"images/{device_time(runs, 's')}": lambda run: f"{run.images_per_second:.1f}",
         "memory": lambda run: memory_cell(run.memory),
     }
-    return markdown([list(columns), *([cell(run) for cell in columns.values()] for run in runs)], words=4)
+    return markdown_table([list(columns), *([cell(run) for cell in columns.values()] for run in runs)], words=range(4))
 
 
 def memory_cell(memory: Memory | None) -> str:
@@ -76,7 +77,7 @@ def score_table(runs: Sequence[LoggedRun], datasets: Sequence[str], iterations: 
         scores = [run.validations[dataset][iteration].get(metric) for dataset, metric in metrics]
         shown = [format_value(metric, score) for (_, metric), score in zip(metrics, scores, strict=True)]
         lines.append([run.name, f"{iteration:,}", hours(run.device_seconds(iteration)), *shown])
-    return markdown(lines, words=1)
+    return markdown_table(lines)
 
 
 def hours(seconds: float) -> str:
@@ -84,9 +85,3 @@ def hours(seconds: float) -> str:
     amount = seconds / SECONDS_PER_HOUR
     return f"{amount:.2f}" if amount >= MANY_HOURS else f"{amount:.2g}"
 
-
-def markdown(lines: Sequence[Sequence[str]], words: int) -> str:
-    """A table of a header and rows, the first `words` columns to the left, those of numbers to the right."""
-    ruler = ["---"] * words + ["---:"] * (len(lines[0]) - words)
-    cells = [[escape_markdown(cell) for cell in line] for line in lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in (cells[0], ruler, *cells[1:]))

@@ -8,6 +8,9 @@ from torch import nn
 from mambair.archs.spandrel_archs import register_from_spandrel
 from mambair.registry import ARCHS
 
+FROM_FILE = "spandrel"
+"""The type of a network that a weight file of another project describes."""
+
 
 def build_network(options: Mapping[str, Any], where: str = "network_g") -> nn.Module:
     """Build the network that `{'type': name, **keywords}` describes; `where` is the option block named in errors.
@@ -17,6 +20,8 @@ def build_network(options: Mapping[str, Any], where: str = "network_g") -> nn.Mo
     built.
     """
     name = options.get("type")
-    if isinstance(name, str) and name not in ARCHS:
+    if name == FROM_FILE:
+        import mambair.weights.other_networks  # noqa: F401  (registers it: reading files is done above this wing)
+    elif isinstance(name, str) and name not in ARCHS:
         register_from_spandrel(name, where)
     return ARCHS.build(options, where=where)

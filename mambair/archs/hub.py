@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import nn
 
-from mambair.archs.weights import load_weights, save_weights
 from mambair.errors import UserError
 
 try:
@@ -27,14 +26,21 @@ except ImportError:
 
 
 class HubMixin(PyTorchModelHubMixin):
-    """huggingface_hub's mixin, with this project's files: atomic, with metadata, and never loaded in part."""
+    """huggingface_hub's mixin, with this project's files: atomic, with metadata, and never loaded in part.
+
+    The wing of weight files stands above this one, and is asked for when a file is to be read or written.
+    """
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        from mambair.weights.loading import save_weights
+
         assert isinstance(self, nn.Module)
         save_weights(self, save_directory / "model.safetensors")
 
     @classmethod
     def _load_as_safetensor(cls, model: nn.Module, model_file: str, map_location: str, strict: bool) -> nn.Module:
+        from mambair.weights.loading import load_weights
+
         load_weights(model, model_file, param_key=None)
         return model.to(map_location).eval()
 

@@ -1,7 +1,8 @@
-"""Other networks to compare with, through spandrel: `type: spandrel` loads a file, `type: SwinIR` builds one to train.
+"""Other networks to compare with, by spandrel: `type: SwinIR` builds one to train.
 
 spandrel is imported only when one of its own is asked for; EDSR, which it lacks, is this package's. Restormer, SRFormer
-and others with restrictive licences come from its second package, spandrel_extra_arches.
+and others with restrictive licences come from its second package, spandrel_extra_arches. Files of such networks, which
+`type: spandrel` loads, are read by `mambair.weights.other_networks`.
 """
 
 import inspect
@@ -14,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from mambair.archs.layers import reflect_pad
-from mambair.archs.state_files import read_state_dict
 from mambair.errors import UserError
 from mambair.registry import ARCHS
 
@@ -95,45 +95,16 @@ def _add_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, *unuse
         state[f"{prefix}model.{key.removeprefix(prefix)}"] = state.pop(key)
 
 
-@ARCHS.register("spandrel")
-def load_spandrel(path: str) -> nn.Module:
-    """The network in a weight file, of any architecture that spandrel knows, or EDSR, with its weights.
-
-    Raises UserError when spandrel is missing or does not know the file's architecture.
-    """
-    # Its base class can save and load weights, which this module is a part of.
-    from mambair.archs.edsr_arch import is_edsr, load_edsr
-
-    state = read_state_dict(path)
-    if is_edsr(state):
-        try:
-            return load_edsr(state)
-        except ValueError as error:
-            raise UserError(f"weights {path}: these look like EDSR's, but {error}") from None
-    registry = _spandrel_registry("spandrel")
-    from spandrel import ImageModelDescriptor, UnsupportedModelError
-
-    try:
-        with _without_warnings():
-            descriptor = registry.load(state)
-    except UnsupportedModelError:
-        raise UserError(f"weights {path}: spandrel does not know the architecture of these weights") from None
-    if not isinstance(descriptor, ImageModelDescriptor):
-        raise UserError(f"weights {path}: {descriptor.architecture.name} does not restore single images")
-    # Padding is ours and keeps gradients; descriptor(x) has neither gradients nor batches.
-    return SpandrelNetwork(descriptor.model, descriptor, {"path": str(path)}, descriptor._call_fn).eval()
-
-
 def register_from_spandrel(name: str, where: str) -> None:
     """Register spandrel's architecture `name` in ARCHS; nothing happens if it has none of this name.
 
     Raises UserError when `name` is spandrel's and spandrel is missing.
     """
     if name in COMMON_NAMES or name in EXTRA_NAMES:
-        registry = _spandrel_registry(f"{where}: {name}", extra=name in EXTRA_NAMES)
+        registry = spandrel_registry(f"{where}: {name}", extra=name in EXTRA_NAMES)
     else:
         try:
-            registry = _spandrel_registry(name)
+            registry = spandrel_registry(name)
         except UserError:
             return
     for support in registry:
@@ -146,7 +117,7 @@ def _builder(network_class: type[nn.Module], support: "ArchSupport") -> Callable
     """A constructor with the class's keywords that returns a SpandrelNetwork."""
 
     def build(**keywords: Any) -> SpandrelNetwork:
-        with _without_warnings():
+        with without_warnings():
             model = network_class(**keywords)
             # Loading the fresh weights makes spandrel say which scale, channels and sizes they mean.
             descriptor = support.architecture.load(dict(model.state_dict()))
@@ -157,7 +128,7 @@ def _builder(network_class: type[nn.Module], support: "ArchSupport") -> Callable
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
+def without_warnings() -> Iterator[None]:
     """spandrel's code meets newer versions of PyTorch, which warn of what its users cannot change."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):
@@ -166,16 +137,16 @@ def _without_warnings() -> Iterator[None]:
         yield
 
 
-def _spandrel_registry(wanted: str, extra: bool = False) -> "ArchRegistry":
+def spandrel_registry(wanted: str, extra: bool = False) -> "ArchRegistry":
     """spandrel's architectures, with the extra ones where they are installed; `extra` insists on these."""
     try:
-        with _without_warnings():
+        with without_warnings():
             from spandrel import MAIN_REGISTRY
     except ImportError:
         raise UserError(f"{wanted} needs spandrel; pip install spandrel") from None
     registry = MAIN_REGISTRY.copy()
     try:
-        with _without_warnings():
+        with without_warnings():
             from spandrel_extra_arches import EXTRA_REGISTRY
     except ImportError:
         if extra:

@@ -28,7 +28,7 @@ from mambair.archs import build_network
 from mambair.commands.arguments import positive_argument
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
-from mambair.models.restorer import find_device
+from mambair.inference.restorer import find_device
 from mambair.options.yaml_reader import read_yaml
 from mambair.runtime.files import atomic_write
 from mambair.runtime.log_setup import console, setup_logging

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mambair.models.weights_source import TASKS
+from mambair.weights.sources import TASKS
 
 
 def tile_argument(text: str) -> str | int | None:

@@ -16,13 +16,13 @@ from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
 from mambair.imaging.photo import Photo, read_photo, write_photo
 from mambair.imaging.pixels import to_uint8
-from mambair.models.weights_source import cache_folder, find_weights, shipped_weights
 from mambair.runtime.log_setup import console, setup_logging
+from mambair.weights.sources import cache_folder, find_weights, shipped_weights
 
 if TYPE_CHECKING:
     import gradio
 
-    from mambair.models.restorer import Restorer
+    from mambair.inference.restorer import Restorer
 
 TITLE = "MambaIR: restore an image"
 INTRODUCTION = "Drop an image, choose weights, press Restore. Everything happens on this computer."
@@ -93,7 +93,7 @@ def shown_names(weights: Sequence[str]) -> list[tuple[str, str]]:
 @functools.lru_cache(maxsize=MODELS_KEPT)
 def cached_model(weights: str, device: str, ensemble: bool) -> "Restorer":
     """The model for these settings, loaded once."""
-    from mambair.models.restorer import load_model
+    from mambair.inference.restorer import load_model
 
     return load_model(weights, device=device, ensemble=ensemble)
 

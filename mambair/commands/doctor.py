@@ -18,8 +18,8 @@ from rich.table import Table
 
 import mambair
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
-from mambair.models.weights_source import cache_folder, shipped_weights
 from mambair.runtime.log_setup import console
+from mambair.weights.sources import cache_folder, shipped_weights
 
 Status = Literal["ok", "note", "bad"]
 
@@ -87,7 +87,7 @@ def check_processor() -> Iterator[Finding]:
     """The processor and its memory."""
     import torch
 
-    from mambair.models.memory import free_memory
+    from mambair.inference.memory import free_memory
 
     memory = free_memory(torch.device("cpu")) / GIB
     yield Finding(
@@ -99,7 +99,7 @@ def check_cuda() -> Iterator[Finding]:
     """The GPUs, or why there are none."""
     import torch
 
-    from mambair.models.memory import free_memory
+    from mambair.inference.memory import free_memory
 
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):

@@ -17,8 +17,11 @@ from rich.table import Table
 from mambair.commands.arguments import positive_argument
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
 from mambair.errors import UserError
-from mambair.models.published_weights import PROJECT_PAGE, PUBLISHED, PublishedWeights
-from mambair.models.weights_source import (
+from mambair.registry import did_you_mean
+from mambair.runtime.files import atomic_write, sha256_of
+from mambair.runtime.log_setup import console, setup_logging
+from mambair.weights.published import PROJECT_PAGE, PUBLISHED, PublishedWeights
+from mambair.weights.sources import (
     NOISE_KEY,
     TASK_KEY,
     TASKS,
@@ -29,9 +32,6 @@ from mambair.models.weights_source import (
     read_scale,
     shipped_weights,
 )
-from mambair.registry import did_you_mean
-from mambair.runtime.files import atomic_write, sha256_of
-from mambair.runtime.log_setup import console, setup_logging
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def download(name: str, published: PublishedWeights, target: Path) -> None:
             raise UserError(f"{name}: cannot be fetched ({getattr(error, 'reason', error)}); {advice}") from error
         if published.sha256 is not None and sha256_of(temporary) != published.sha256:
             raise UserError(f"{name}: what was fetched does not have SHA-256 {published.sha256}; {advice}")
-        from mambair.archs import load_network
+        from mambair.weights.loading import load_network
 
         try:  # instead of a file, Google Drive may answer with a page: a login, a warning, a quota
             load_network(temporary)
@@ -152,8 +152,8 @@ def convert_weights(arguments: argparse.Namespace) -> None:
     """Write a network's weights as safetensors; options, task and noise go into the file's metadata."""
     from safetensors.torch import save
 
-    from mambair.archs import load_network
-    from mambair.archs.state_files import METADATA_KEY
+    from mambair.weights.loading import load_network
+    from mambair.weights.state_files import METADATA_KEY
 
     target: Path = arguments.output
     if target.suffix != ".safetensors":

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 import mambair.data.realesrgan_dataset  # noqa: F401  (registers the data set)
 from mambair.data.bad_files import BadFiles
 from mambair.data.builders import BuildContext, build_dataset
+from mambair.data.contracts import EvaluationDataset
 from mambair.data.samplers import DrawSampler, DrawSchedule, Stage, plan_batch
-from mambair.data.samples import EvaluationDataset
 from mambair.data.seeded_dataset import BAD_SAMPLES, LoadingFailed, SeededDataset, collate
 from mambair.errors import UserError
 from mambair.options.schema import TestOptions, TrainOptions

@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import Dataset
 
+from mambair.data.contracts import Sample
 from mambair.data.pairing import Pair
-from mambair.data.samples import Sample
 from mambair.data.transforms import NO_SYMMETRIES, PLAIN_TENSOR, Symmetries, ToTensor, random_window
 from mambair.errors import UserError
 from mambair.imaging.files import printable

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset, default_collate
 
+from mambair.data.contracts import TrainingDataset
 from mambair.data.samplers import Draw
-from mambair.data.samples import TrainingDataset
 from mambair.errors import UserError
 
 BAD_SAMPLES = "bad_samples"

@@ -5,8 +5,8 @@ from typing import Literal
 
 from torch.utils.data import Dataset
 
+from mambair.data.contracts import LowQualitySample
 from mambair.data.image_sources import ImageEntry
-from mambair.data.samples import LowQualitySample
 from mambair.data.transforms import PLAIN_TENSOR, ToTensor
 
 

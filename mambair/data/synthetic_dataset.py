@@ -6,8 +6,8 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import Dataset
 
+from mambair.data.contracts import Sample
 from mambair.data.image_sources import ImageEntry
-from mambair.data.samples import Sample
 from mambair.data.synthesis import Degradation, degrade_window
 from mambair.data.transforms import NO_SYMMETRIES, PLAIN_TENSOR, Symmetries, ToTensor, random_window
 from mambair.imaging.files import printable

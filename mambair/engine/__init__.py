@@ -1,1 +1,1 @@
-"""Training and testing: the loop, its steps, checkpoints, validation and reports."""
+"""Runs: `train` is the loop and its steps, `evaluate` tests and their tables, `checkpoints` what a run goes on from."""

@@ -11,8 +11,9 @@ import spandrel
 from spandrel import ImageModelDescriptor, ModelTiling, SizeRequirements, StateDict
 from torch import nn
 
-from mambair.archs import build_network, detect_architecture
-from mambair.archs.detection import is_mambair, is_mambair_unet
+from mambair.archs import build_network
+from mambair.weights.detection import is_mambair, is_mambair_unet
+from mambair.weights.loading import detect_architecture
 
 
 class MambaIRArch(spandrel.Architecture[nn.Module]):

@@ -11,9 +11,9 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from mambair.archs import read_state_dict
 from mambair.errors import UserError
 from mambair.registry import LOSSES, did_you_mean
+from mambair.weights.state_files import read_state_dict
 
 VGG_TYPES = ("vgg11", "vgg13", "vgg16", "vgg19")
 CRITERIA = ("l1", "l2", "fro")

@@ -1,1 +1,1 @@
-"""Models: networks with their losses and optimisers, and how they are applied to images."""
+"""How networks are trained: their losses, optimisers and averages, by task."""

@@ -9,14 +9,14 @@ from torch import nn
 
 import mambair.losses  # noqa: F401  (registers the losses)
 from mambair.archs import build_network
-from mambair.archs.weights import architecture_of, load_weights
+from mambair.inference.whole_or_tiled import Restoration
 from mambair.models.mixing import MixUp
 from mambair.models.optimizers import ScheduledOptimizer
-from mambair.models.restoration import Restoration
-from mambair.models.weights_source import weights_called
 from mambair.options import TestOptions, TrainOptions, ValOptions
 from mambair.registry import LOSSES
 from mambair.runtime.devices import autocast_dtype
+from mambair.weights.loading import architecture_of, load_weights
+from mambair.weights.sources import weights_called
 
 logger = logging.getLogger(__name__)
 

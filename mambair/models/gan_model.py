@@ -15,6 +15,7 @@ from mambair.archs import build_network
 from mambair.data.degradations.filters import sharpen
 from mambair.data.degradations.pair_maker import PairMaker
 from mambair.errors import UserError
+from mambair.inference.whole_or_tiled import Restoration
 from mambair.losses.adversarial import GANLoss
 from mambair.models.base_model import Batch, Phase
 from mambair.models.components import (
@@ -25,7 +26,6 @@ from mambair.models.components import (
     start_from,
 )
 from mambair.models.real_sr_model import PairSource, build_pair_maker, refuse_mixing
-from mambair.models.restoration import Restoration
 from mambair.models.restoration_model import RestorationModel
 from mambair.options import TrainOptions
 from mambair.registry import LOSSES, MODELS

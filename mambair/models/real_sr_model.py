@@ -14,9 +14,9 @@ from mambair.data.degradations.filters import sharpen
 from mambair.data.degradations.pair_maker import PairMaker
 from mambair.data.degradations.second_order import RoundSettings
 from mambair.errors import UserError
+from mambair.inference.whole_or_tiled import Restoration
 from mambair.models.base_model import Batch
 from mambair.models.components import build_generator, build_losses, build_optimizer, build_restoration
-from mambair.models.restoration import Restoration
 from mambair.models.restoration_model import RestorationModel
 from mambair.options import TrainOptions
 from mambair.registry import MODELS

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mambair.inference.whole_or_tiled import Restoration
 from mambair.models.base_model import Batch, Phase, TrainableModel
 from mambair.models.components import (
     build_generator,
@@ -18,7 +19,6 @@ from mambair.models.components import (
     build_restoration,
 )
 from mambair.models.mixing import MixUp
-from mambair.models.restoration import Restoration
 from mambair.options import TrainOptions
 from mambair.registry import MODELS
 from mambair.runtime.devices import autocast_dtype

@@ -12,6 +12,7 @@ import torch
 
 import mambair
 from mambair.runtime.files import atomic_write
+from mambair.runtime.markdown import markdown_table
 
 Value = str | float | int | None
 
@@ -111,10 +112,9 @@ def _render(table: Table) -> str:
     lines = [f"## {table.title}", ""]
     if table.rows:
         columns = list(table.rows[0])
-        # A column of words has them to the left, one of figures to the right.
-        marks = ["---" if any(isinstance(row[column], str) for row in table.rows) else "---:" for column in columns]
-        cells = [columns, marks, *([_format(row[column]) for column in columns] for row in table.rows)]
-        lines += [f"| {' | '.join(row)} |" for row in cells]
+        words = [at for at, name in enumerate(columns) if any(isinstance(row[name], str) for row in table.rows)]
+        cells = [columns, *([_format(row[name]) for name in columns] for row in table.rows)]
+        lines.append(markdown_table(cells, words).rstrip())
     if table.note:
         lines += ["", table.note]
     return "\n".join([*lines, ""])
@@ -125,4 +125,4 @@ def _format(value: Value) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.0f}" if abs(value) >= WHOLE_FROM else f"{value:.3g}"
-    return str(value).replace("|", "\\|")
+    return str(value)

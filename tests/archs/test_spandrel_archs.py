@@ -11,8 +11,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from mambair.archs import build_network, load_network, load_weights, save_weights
 from mambair.archs.spandrel_archs import COMMON_NAMES, EXTRA_NAMES
-from mambair.archs.weights import architecture_of
 from mambair.errors import UserError
+from mambair.weights.loading import architecture_of
 
 spandrel = pytest.importorskip("spandrel")
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-from mambair.commands.test_command import main as evaluate
-from mambair.commands.train_command import main as train_main
+from mambair.commands.test import main as evaluate
+from mambair.commands.train import main as train_main
 from mambair.imaging.files import write_image
 from tests.engine.tiny_run import test_options as make_test_options
 from tests.engine.tiny_run import train, train_options, write_options
@@ -160,7 +160,7 @@ def test_missing_state(root: Path, capsys: pytest.CaptureFixture) -> None:
 def test_wandb_that_is_not_installed(
     root: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mambair.engine.trackers.find_spec", lambda name: None)
+    monkeypatch.setattr("mambair.engine.train.trackers.find_spec", lambda name: None)
     refuse(root, capsys, "wandb is not installed", "mambair[wandb]", logger__wandb={"project": "mambair"})
 
 

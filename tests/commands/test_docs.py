@@ -14,11 +14,12 @@ import pytest
 import torch
 
 from mambair import cli
-from mambair.commands import analyze, restore_command, weights
-from mambair.commands.test_command import build_parser as build_test_parser
-from mambair.data_tools import command as data_command
-from mambair.models.published_weights import PUBLISHED
+from mambair.commands import analyze, weights
+from mambair.commands.data import command as data_command
+from mambair.commands.restore import command as restore_command
+from mambair.commands.test import build_parser as build_test_parser
 from mambair.options import parse_run_arguments, parse_test_options, parse_train_options
+from mambair.weights.published import PUBLISHED
 from tests.commands.documented import DEMO, PROJECT, Recipe, blocks, check_outcome, commands, run_python, try_recipe
 from tests.fake_hub import serve
 

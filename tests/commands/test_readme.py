@@ -15,7 +15,7 @@ import pytest
 import tomllib
 
 from mambair import cli
-from mambair.models.published_weights import PUBLISHED
+from mambair.weights.published import PUBLISHED
 from tests.commands.documented import (
     DEMO,
     PROJECT,

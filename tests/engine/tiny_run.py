@@ -9,7 +9,7 @@ import torch
 import yaml
 from skimage import data
 
-from mambair.commands.train_command import main as train_main
+from mambair.commands.train import main as train_main
 from mambair.imaging.files import write_image
 from mambair.imaging.resize import imresize
 

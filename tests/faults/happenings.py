@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mambair.data.loaders import LoadedStep
-from mambair.engine.stepper import Stepper, StepResult
+from mambair.engine.train.step import Stepper, StepResult
 from mambair.errors import UserError
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mambair.commands.train_command import main as train_main
-from mambair.engine.checkpoints import CheckpointFolders
-from mambair.engine.stepper import Stepper
+from mambair.commands.train import main as train_main
+from mambair.engine.checkpoints.files import CheckpointFolders
+from mambair.engine.train.step import Stepper
 from tests.engine.tiny_run import HARD, train_options, write_options
 from tests.faults.processes import one_line
 from tests.faults.runs import assert_same_end, differences, read_state

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from mambair.engine.whole_checkpoints import newest_complete
+from mambair.engine.checkpoints.complete import newest_complete
 from tests.faults.processes import random_points
 from tests.faults.scene import Scene
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from mambair.engine.whole_checkpoints import newest_complete
+from mambair.engine.checkpoints.complete import newest_complete
 from mambair.runtime.log_setup import LogFile
 from tests.engine.tiny_run import HARD, train_main, train_options, write_options
 from tests.faults.processes import one_line

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torchvision.models import VGG19_Weights
 
-from mambair.commands.restore_command import main as restore
-from mambair.commands.test_command import main as evaluate
+from mambair.commands.restore.command import main as restore
+from mambair.commands.test import main as evaluate
 from mambair.data.image_sources import read_meta_info
 from mambair.data.lmdb_store import LmdbSource, build_lmdb
 from mambair.data.pairing import pair_images

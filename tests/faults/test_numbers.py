@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from mambair.engine.stepper import Stepper
+from mambair.engine.train.step import Stepper
 from mambair.losses.pixel import L1Loss
 from tests.faults.runs import assert_same_end, read_state
 from tests.faults.scene import Scene, at_step
@@ -158,7 +158,7 @@ def test_resuming_does_not_forget_the_skipped_steps(scene: Scene, monkeypatch: P
 
 
 def test_loss_that_jumps_is_logged_and_nothing_else(scene: Scene, monkeypatch: Patch) -> None:
-    monkeypatch.setattr("mambair.engine.usual_loss.WARMUP", 1)
+    monkeypatch.setattr("mambair.engine.train.usual_loss.WARMUP", 1)
     spoil_loss(1e3, 5)(monkeypatch)
     outcome = scene.train()
     assert outcome.code == 0

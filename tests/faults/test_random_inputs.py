@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mambair.commands.train_command import main as train_main
+from mambair.commands.train import main as train_main
 from mambair.errors import UserError
 from mambair.imaging.files import decode_image, encode_image
 from tests.engine.tiny_run import train_options, write_options

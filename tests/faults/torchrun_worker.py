@@ -7,7 +7,7 @@ import json
 import os
 import sys
 
-from mambair.commands.train_command import main
+from mambair.commands.train import main
 from tests.faults.happenings import let_happen
 
 if __name__ == "__main__":

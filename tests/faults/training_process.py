@@ -23,13 +23,13 @@ from typing import Any, NoReturn
 import torch
 
 from mambair.archs import build_network
-from mambair.commands import train_command
+from mambair.commands import train as train_command
 from tests.engine.tiny_run import NETWORK
 from tests.faults.happenings import let_happen
 
 PACKAGE = str(Path(train_command.__file__).parents[1])
-SAVING = (f"{PACKAGE}/engine/checkpoints.py", f"{PACKAGE}/runtime/files.py")
-STEPPER = f"{PACKAGE}/engine/stepper.py"
+SAVING = (f"{PACKAGE}/engine/checkpoints/files.py", f"{PACKAGE}/runtime/files.py")
+STEPPER = f"{PACKAGE}/engine/train/step.py"
 
 
 class Counter:

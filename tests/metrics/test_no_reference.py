@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mambair.engine.scoring import build_metrics, score
+from mambair.engine.evaluate.scoring import build_metrics, score
 from mambair.errors import UserError
 from mambair.metrics import no_reference
 

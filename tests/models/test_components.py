@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from mambair.errors import UserError
 from mambair.models.components import build_generator
-from mambair.models.weights_source import shipped_weights
 from mambair.options import parse_test_options
+from mambair.weights.sources import shipped_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 

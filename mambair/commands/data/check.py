@@ -1,0 +1,100 @@
+"""`mambair data check`: everything that an option file reads, with a table and a list of all that is wrong."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from mambair.commands.data.jobs import progress_bar
+from mambair.commands.exit_codes import OK, USER_ERROR
+from mambair.data.builders import BuildContext, find_images
+from mambair.data.loaders import TrainLoader  # noqa: F401  (its module registers every data set)
+from mambair.data.pairing import Pair, Problem, inspect_pairs
+from mambair.errors import UserError
+from mambair.options import TestOptions, TrainOptions, parse_test_options, parse_train_options
+from mambair.options.yaml_reader import read_yaml
+from mambair.registry import DATASETS
+from mambair.runtime.log_setup import console
+
+
+@dataclass
+class SectionReport:
+    """What was found of one data set."""
+
+    section: str
+    name: str
+    images: int = 0
+    paired: bool = False
+    sizes: str = "-"
+    channels: str = "-"
+    problems: list[str] = field(default_factory=list)
+
+
+def check_option_file(path: Path, decode: bool = True) -> int:
+    """Inspect every image of every data set of a training or test file; prints a table, and then all problems.
+
+    Returns 0, or 2 if there are problems. With `decode` every image is decoded whole; otherwise headers are read.
+    """
+    options = read_options(path)
+    reports = [_inspect(options, section, decode) for section in options.datasets]
+    console.print(_table(reports))
+    problems = [(report.section, problem) for report in reports for problem in report.problems]
+    for section, problem in problems:
+        console.print(f"{section}: {problem}", markup=False, highlight=False, soft_wrap=True)
+    if problems:
+        console.print(f"{len(problems)} problems", markup=False)
+        return USER_ERROR
+    console.print("all images are there, fit together and can be read", markup=False)
+    return OK
+
+
+def read_options(path: Path) -> TrainOptions | TestOptions:
+    """A training file if it has a `train` section, else a test file."""
+    return parse_train_options(path) if "train" in read_yaml(path).data else parse_test_options(path)
+
+
+def _inspect(options: TrainOptions | TestOptions, key: str, decode: bool) -> SectionReport:
+    """Look at the data set under datasets.<key>."""
+    report = SectionReport(f"datasets.{key}", options.dataset_name(key))
+    section = options.datasets[key]
+    context = BuildContext(options.where, f"datasets.{key}", options.scale, training=key == "train")
+    DATASETS.get(section.type, context.where("type"))
+    try:
+        found = find_images(section, context)
+    except UserError as error:
+        report.problems.extend(str(error).splitlines())
+        return report
+    requirements = replace(found.requirements, decode=decode)
+    with progress_bar() as progress:
+        bar = progress.add_task(report.name, total=len(found.pairs))
+        problems = inspect_pairs(found.pairs, requirements, on_progress=lambda count: progress.advance(bar, count))
+    report.images = len(found.pairs)
+    report.paired = any(pair.lq is not None for pair in found.pairs)
+    report.problems.extend(str(problem) for problem in [*found.problems, *problems])
+    report.sizes, report.channels = _ranges(found.pairs, problems)
+    return report
+
+
+def _ranges(pairs: Sequence[Pair], problems: Sequence[Problem]) -> tuple[str, str]:
+    """Smallest and largest ground truth, and the numbers of channels, of the images whose headers can be read."""
+    bad = {problem.path for problem in problems}
+    headers = [pair.gt.header() for pair in pairs if pair.gt.path not in bad]
+    if not headers:
+        return "-", "-"
+    smallest, largest = (pick(headers, key=lambda header: header.height * header.width) for pick in (min, max))
+    sizes = dict.fromkeys(f"{header.width}x{header.height}" for header in (smallest, largest))
+    channels = sorted({header.channels for header in headers})
+    return " to ".join(sizes), ", ".join(map(str, channels))
+
+
+def _table(reports: Sequence[SectionReport]) -> Table:
+    table = Table(title="Data sets", title_justify="left")
+    for heading in ("section", "name", "images", "partners", "sizes (width x height)", "channels", "problems"):
+        table.add_column(heading)
+    for report in reports:
+        partners = "on disk" if report.paired else "made, or none"
+        row = (report.section, report.name, str(report.images), partners, report.sizes, report.channels)
+        table.add_row(*map(escape, row), str(len(report.problems)))
+    return table

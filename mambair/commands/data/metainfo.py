@@ -1,0 +1,18 @@
+"""Meta-info files: lists of images with their sizes, one a line, as BasicSR writes them."""
+
+from pathlib import Path
+
+from mambair.commands.data.derive import images_in
+from mambair.errors import UserError
+from mambair.imaging.headers import printable, read_image_size
+from mambair.runtime.files import atomic_write
+
+
+def write_meta_info(folder: Path, output: Path, overwrite: bool) -> int:
+    """List the images of a folder as `name (height,width,channels)`; returns how many there are."""
+    if output.exists() and not overwrite:
+        raise UserError(f"{printable(output)}: exists already; name another file or give --overwrite")
+    lines = [f"{image.name} ({','.join(map(str, read_image_size(image)))})\n" for image in images_in(folder)]
+    with atomic_write(output) as temporary:
+        temporary.write_text("".join(lines), encoding="utf-8")
+    return len(lines)

@@ -1,0 +1,1 @@
+"""`mambair restore`: photos, folders and videos."""

@@ -1,0 +1,82 @@
+"""What became of the files of a run of `mambair restore`, and how fast it went."""
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mambair.commands.restore.inputs import Failure, Job
+from mambair.imaging.headers import printable
+
+logger = logging.getLogger(__name__)
+
+MILLISECONDS_BELOW = 1.0
+
+
+@dataclass
+class Pace:
+    """Time from the beginning, of the first call of the network with all that it prepares, and of those after it.
+
+    Images are photos and frames of videos.
+    """
+
+    started: float = field(default_factory=time.perf_counter)
+    images: int = 0
+    first_images: int = 0
+    first_seconds: float = 0.0
+    seconds: float = 0.0
+
+    def count(self, images: int) -> None:
+        """Note that so many images were restored together."""
+        if self.images == 0:
+            self.first_images, self.first_seconds = images, time.perf_counter() - self.started
+        self.images += images
+
+    def stop(self) -> None:
+        """Note that all work is done, and all results are written."""
+        self.seconds = time.perf_counter() - self.started
+
+    def __str__(self) -> str:
+        later = self.images - self.first_images
+        if not later:
+            return f"{self.seconds:.1f} s"
+        each = (self.seconds - self.first_seconds) / later
+        first = "the first" if self.first_images == 1 else f"the first {self.first_images}"
+        return (
+            f"{self.seconds:.1f} s ({first} in {self.first_seconds:.1f} s, then "
+            f"{each:.{3 if each < MILLISECONDS_BELOW else 1}f} s an image)"
+        )
+
+
+@dataclass
+class Outcome:
+    """What became of the files of one run."""
+
+    restored: int = 0
+    skipped: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    pace: Pace = field(default_factory=Pace)
+
+    @property
+    def finished(self) -> int:
+        """Files that need no more work, well or badly."""
+        return self.restored + len(self.failures)
+
+    def fail(self, job: Job, reason: str) -> None:
+        """Note and print that a file could not be restored."""
+        name = printable(job.source)
+        self.failures.append(Failure(name, reason.removeprefix(f"{name}: ")))
+        logger.error("%s", reason if reason.startswith(name) else f"{name}: {reason}")
+
+    def summary(self, output: Path) -> Iterator[str]:
+        """The last lines of a run: how many, how fast, where, and every file that failed."""
+        parts = [f"restored {self.restored}"]
+        if self.skipped:
+            parts.append(f"skipped {self.skipped} that existed")
+        if self.failures:
+            parts.append(f"failed {len(self.failures)}")
+        speed = f" in {self.pace}; results: {output}" if self.restored else ""
+        yield ", ".join(parts) + speed
+        for failure in self.failures:
+            yield f"  failed: {failure.path}: {failure.reason}"

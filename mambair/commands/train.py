@@ -1,0 +1,30 @@
+"""`mambair train`: a run from an option file.
+
+Exit codes: 0 finished; 2 something is wrong with the options, the data, the weights or the numbers; 130 stopped by
+Ctrl-C and 143 stopped by SIGTERM, both with a checkpoint to go on from; 1 any other failure.
+"""
+
+from collections.abc import Sequence
+
+from mambair.commands.exit_codes import reports_user_errors
+from mambair.commands.runs_together import run_together
+from mambair.engine.train.run import TrainingRun
+from mambair.options import parse_run_arguments, parse_train_options
+from mambair.runtime.distributed import ProcessGroup
+
+DESCRIPTION = (
+    "Train a network. Weights, states and the log go to experiments/<name>; an earlier run of that name is archived, "
+    "unless --auto_resume goes on with it."
+)
+
+
+@reports_user_errors
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = parse_run_arguments(argv, "mambair train", DESCRIPTION)
+    options = parse_train_options(arguments.opt, force_yml=arguments.force_yml, debug=arguments.debug)
+
+    def train(group: ProcessGroup) -> int:
+        return TrainingRun(options, group, arguments.auto_resume).run(arguments.debug)
+
+    return run_together(arguments, options.dist_params, train)

@@ -1,0 +1,97 @@
+"""The first and the last lines of a training log."""
+
+import logging
+import platform
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+import torch
+
+import mambair
+from mambair.engine.checkpoints.files import BEST, CheckpointFolders
+from mambair.engine.checkpoints.position import Position
+from mambair.engine.checkpoints.resuming import Start
+from mambair.engine.evaluate.tables import format_value
+from mambair.models.base_model import TrainableModel
+from mambair.options import TrainOptions
+from mambair.runtime.failure_watch import describe_failure
+from mambair.runtime.log_setup import LOGGER_NAME
+from mambair.runtime.run_folders import RunFolders
+
+logger = logging.getLogger(__name__)
+
+
+class EarlyLines:
+    """Keeps what is logged before the log file exists, which must not exist before everything has been checked."""
+
+    def __init__(self) -> None:
+        self._memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+        logging.getLogger(LOGGER_NAME).addHandler(self._memory)
+
+    def write_to_file(self) -> None:
+        """Write them to the log file that has been set up since."""
+        for handler in file_handlers():
+            for record in self._memory.buffer:
+                handler.handle(record)
+
+
+def file_handlers() -> list[logging.Handler]:
+    """What writes the log file, on the process that has one."""
+    return [handler for handler in logging.getLogger(LOGGER_NAME).handlers if isinstance(handler, logging.FileHandler)]
+
+
+def write_failure(error: Exception) -> None:
+    """Write what ends the run to the log file; the terminal gets it from the command."""
+    record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, describe_failure(error), (), None)
+    for handler in file_handlers():
+        handler.handle(record)
+
+
+def log_beginning(options: TrainOptions, start: Start, folders: RunFolders, model: TrainableModel) -> None:
+    """What runs, where, on what, and from which iteration."""
+    for warning in options.source.warnings:
+        logger.warning(warning)
+    for old in folders.archived:
+        logger.info("an earlier run is kept as %s", old)
+    device = model.device
+    is_gpu = device.type == "cuda"
+    hardware = torch.cuda.get_device_name(device) if is_gpu else f"CPU, {torch.get_num_threads()} threads"
+    versions = f"mambair {mambair.__version__}, PyTorch {torch.__version__}, Python {platform.python_version()}"
+    logger.info("%s in %s on %s (%s)", options.name, folders.root, hardware, versions)
+    for name in model.optimizers:
+        count = sum(parameter.numel() for parameter in model.networks[name].parameters())
+        section = getattr(options, f"network_{name.removeprefix('net_')}")  # net_g is described by network_g
+        logger.info("%s: %s, %s parameters", name, section["type"], f"{count:,}")
+    if start.path is not None:
+        logger.info("going on after iteration %s from %s", f"{start.iteration:,}", start.path)
+
+
+def log_end(options: TrainOptions, folders: RunFolders, position: Position) -> None:
+    """Where everything is, and what to do next."""
+    checkpoints = CheckpointFolders(folders.models, folders.training_states)
+    weights = checkpoints.weights("net_g", position.iteration)
+    logger.info("finished after %s iterations", f"{position.iteration:,}")
+    logger.info("weights: %s", weights)
+    best = checkpoints.weights("net_g", BEST)
+    if position.best and best.is_file():
+        key, record = next(iter(position.best.items()))
+        value = format_value(key.rpartition("/")[2], record["value"])
+        logger.info("best weights: %s (%s %s at iteration %s)", best, key, value, f"{record['iter']:,}")
+        weights = best
+    logger.info("log and options: %s", folders.root)
+    if options.logger.use_tb_logger:
+        logger.info("curves: tensorboard --logdir %s", folders.tb)
+    test_file = options_to_test(Path(options.source.file))
+    # What was validated is the average, where there is one.
+    average = " path:param_key_g=params_ema" if options.train.ema_decay > 0 else ""
+    command = "mambair/test.py -opt {} --force_yml path:pretrain_network_g={}{}"
+    logger.info("next: python %s", command.format(test_file or "FILE", weights, average))
+
+
+def options_to_test(train_options: Path) -> Path | None:
+    """The option file for testing what another one trains: NAME_test.yml beside it, ../test/NAME.yml, or none."""
+    beside = train_options.with_name(f"{train_options.stem}_test.yml")
+    candidates = [beside]
+    if train_options.parent.name == "train":
+        candidates.append(train_options.parent.with_name("test") / train_options.name)
+    return next((path for path in candidates if path.is_file()), None)

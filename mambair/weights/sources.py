@@ -1,0 +1,189 @@
+"""Where weights come from: a file, the Hugging Face Hub, the cache of `mambair weights get`, or the package."""
+
+import json
+import os
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from mambair.errors import UserError
+from mambair.registry import did_you_mean
+from mambair.runtime.files import sha256_of
+from mambair.weights.published import PUBLISHED
+
+SHIPPED_FOLDER = Path(__file__).resolve().parent / "shipped"
+CACHE_VARIABLE = "MAMBAIR_CACHE"
+HUB_SCHEME = "hf://"
+
+# What weights can be for; `noise` is the sigma of denoising or the quality of JPEG.
+TASKS = ("sr", "denoise", "jpeg")
+
+# Keys of a safetensors file's metadata, as `mambair weights convert` writes them.
+TASK_KEY, NOISE_KEY = "mambair.task", "mambair.noise"
+# The network's options: METADATA_KEY of mambair.weights.state_files, which imports PyTorch.
+OPTIONS_KEY = "mambair"
+
+_HUB_ADDRESS = re.compile(
+    r"hf://(?P<repo>[\w.-]+/[\w.-]+)/(?P<file>[^@#]+)(@(?P<revision>[^@#]+))?(#sha256=(?P<sha256>[0-9a-f]{64}))?"
+)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def cache_folder() -> Path:
+    """Folder of downloaded weights: the environment's MAMBAIR_CACHE, or mambair in the user's cache folder."""
+    if CACHE_VARIABLE in os.environ:
+        return Path(os.environ[CACHE_VARIABLE])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mambair"
+
+
+def shipped_weights() -> dict[str, Path]:
+    """The files of weights that come with the package, by the names that `--weights` takes."""
+    return {path.stem: path for path in sorted(SHIPPED_FOLDER.glob("*.safetensors"))}
+
+
+def find_weights(weights: str | Path | None, *, task: str | None = None, noise: int | None = None) -> Path:
+    """The local file behind what a user calls weights; see `mambair.load_model`. Downloads hf:// addresses.
+
+    `task` and `noise` choose among the weights that are here, if `weights` is None.
+    """
+    if weights is None:
+        return weights_at_hand(task, noise)
+    if not isinstance(weights, (str, os.PathLike)):
+        raise UserError(f"weights: expected a file, a name or an hf:// address, got a {type(weights).__name__}")
+    if str(weights).startswith(HUB_SCHEME):
+        return download_from_hub(str(weights))
+    path = Path(weights)
+    try:
+        if path.is_file():
+            return path
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; pass a .pth or .safetensors file in it")
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    named = weights_called(str(weights))
+    if named is None:
+        known = [*shipped_weights(), *PUBLISHED]
+        raise UserError(f"{path}: no such weights file{did_you_mean(str(weights), known)}")
+    return named
+
+
+def weights_called(name: str) -> Path | None:
+    """The file that a name of `mambair weights list` stands for; None for what is no such name, or a file of its own.
+
+    Raises UserError if these weights are still to be fetched.
+    """
+    shipped = shipped_weights()
+    if name not in {*shipped, *PUBLISHED} or Path(name).exists():
+        return None
+    if name in shipped:
+        return shipped[name]
+    cached = cache_folder() / PUBLISHED[name].file_name
+    if not cached.is_file():
+        raise UserError(f"weights '{name}' are not on this computer yet; fetch them with: mambair weights get {name}")
+    return cached
+
+
+def read_purpose(path: Path) -> tuple[str | None, int | None]:
+    """(task, noise) of a published file in the cache, or that a safetensors file states; each None if unknown."""
+    for published in PUBLISHED.values():
+        if path == cache_folder() / published.file_name:
+            return published.purpose
+    metadata = _metadata(path)
+    noise = metadata.get(NOISE_KEY, "")
+    return metadata.get(TASK_KEY), int(noise) if noise.isdigit() else None
+
+
+def read_scale(path: Path) -> int | None:
+    """The scale that a safetensors file made here states of its network; None if it states none."""
+    return json.loads(_metadata(path).get(OPTIONS_KEY, "{}")).get("upscale")
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    if path.suffix != ".safetensors":
+        return {}
+    try:
+        with safe_open(path, framework="numpy") as archive:  # the other choice, "pt", imports PyTorch
+            return archive.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
+
+
+def check_purpose(path: Path, scale: int, task: str | None, noise: int | None) -> None:
+    """Raise UserError if weights are not for the task and the noise level that the user names.
+
+    The scale tells super-resolution from the rest; the rest is checked where the file states its purpose.
+    """
+    stated_task, stated_noise = read_purpose(path)
+    if task is not None and (task == "sr") != (scale > 1):
+        kind = f"x{scale} super-resolution" if scale > 1 else "denoising or JPEG artifacts"
+        raise UserError(
+            f"{path}: these weights are for {kind}, not for task '{task}'; pass others or leave the task out"
+        )
+    if None not in (task, stated_task) and task != stated_task:
+        raise UserError(
+            f"{path}: these weights state task '{stated_task}', not '{task}'; pass others or leave the task out"
+        )
+    if None not in (noise, stated_noise) and noise != stated_noise:
+        raise UserError(
+            f"{path}: these weights state noise {stated_noise}, not {noise}; pass others or leave the noise out"
+        )
+
+
+def weights_at_hand(task: str | None, noise: int | None) -> Path:
+    """The weights for a task (default sr) and a noise level or JPEG quality (default: any) that are on this computer.
+
+    Those in the package come first, then the published file to suggest, then other published ones in the cache.
+    Raises UserError, saying what to do, where there are none.
+    """
+    if noise is not None and task in (None, "sr"):
+        raise UserError(
+            f"noise {noise}: super-resolution, the default task, has no noise level; "
+            "name the task too (denoise or jpeg), or leave the noise out"
+        )
+    name = published_name(task or "sr", noise)
+    names = [name] if name else []
+    cached = [cache_folder() / PUBLISHED[each].file_name for each in dict.fromkeys([*names, *PUBLISHED])]
+    for path in [*shipped_weights().values(), *cached]:
+        if path.is_file():
+            found_task, found_noise = read_purpose(path)
+            if found_task == (task or "sr") and noise in (None, found_noise):
+                return path
+    wanted = f"for --task {task or 'sr'}" + (f" --noise {noise}" if noise is not None else "")
+    fetch = f"fetch published ones with `mambair weights get {name}`, or " if name else ""
+    raise UserError(
+        f"no weights {wanted} are on this computer; {fetch}pass --weights FILE (.pth or .safetensors) of your own. "
+        "`mambair weights list` shows all published ones"
+    )
+
+
+def published_name(task: str, noise: int | None) -> str | None:
+    """The published weights to suggest for a task and a noise level or JPEG quality; None if there are none."""
+    name = {"sr": "lightSR_x2", "denoise": f"ColorDN_{noise or 25}", "jpeg": f"CAR_q{noise or 40}"}.get(task)
+    return name if name in PUBLISHED else None
+
+
+def download_from_hub(address: str) -> Path:
+    """Fetch hf://owner/repo/file[@revision][#sha256=...] into the Hub's cache, and check its hash.
+
+    The hash is the one in the address, or else the one the Hub names a large file by.
+    """
+    match = _HUB_ADDRESS.fullmatch(address)
+    if match is None:
+        raise UserError(f"{address}: expected hf://owner/repo/file, then @revision and #sha256=... if wanted")
+    if find_spec("huggingface_hub") is None:
+        raise UserError(f"{address}: needs huggingface_hub; install it with: pip install 'mambair[hub]'")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        path = Path(hf_hub_download(match["repo"], match["file"], revision=match["revision"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(f"{address}: cannot be fetched ({str(error).strip().splitlines()[0]})") from error
+    # The cache keeps a large file under its SHA-256 and links to it by name.
+    stored_name = path.resolve().name
+    expected = match["sha256"] or (stored_name if _SHA256.fullmatch(stored_name) else None)
+    if expected is not None and sha256_of(path) != expected:
+        raise UserError(f"{address}: the file in the cache does not have SHA-256 {expected}; delete {path.resolve()}")
+    return path
