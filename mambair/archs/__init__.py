@@ -11,6 +11,7 @@ from mambair.archs.discriminator_arch import UNetDiscriminatorSN
 from mambair.archs.edsr_arch import EDSR
 from mambair.archs.mambair_arch import MambaIR
 from mambair.archs.mambair_unet_arch import MambaIRUNet
+from mambair.archs.mambair_v2_arch import MambaIRv2, MambaIRv2Light
 from mambair.archs.network import RestorationNetwork
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ __all__ = [
     "EDSR",
     "MambaIR",
     "MambaIRUNet",
+    "MambaIRv2",
+    "MambaIRv2Light",
     "RestorationNetwork",
     "UNetDiscriminatorSN",
     "build_network",

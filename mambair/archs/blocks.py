@@ -53,20 +53,7 @@ class VSSM(nn.Module):
         self.Ds = nn.Parameter(torch.empty(scan_directions * self.d_inner))
         self.out_norm = nn.LayerNorm(self.d_inner)
         self.out_proj = PaddedLinear(self.d_inner, channels)
-        self.reset_scan_parameters()
-
-    @torch.no_grad()
-    def reset_scan_parameters(self, dt_min: float = 1e-3, dt_max: float = 1e-1, dt_floor: float = 1e-4) -> None:
-        """Mamba's initialisation: softplus(dt_projs_bias) is log-uniform in [dt_min, dt_max], A = -(1..N), D = 1."""
-        bound = self.d_inner**-0.5
-        self.x_proj_weight.uniform_(-bound, bound)
-        bound = self.dt_rank**-0.5
-        self.dt_projs_weight.uniform_(-bound, bound)
-        dt = torch.empty_like(self.dt_projs_bias).uniform_(math.log(dt_min), math.log(dt_max)).exp()
-        dt = dt.clamp(min=dt_floor)
-        self.dt_projs_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
-        self.A_logs.copy_(torch.arange(1, self.d_state + 1).log().expand_as(self.A_logs))
-        self.Ds.fill_(1.0)
+        init_scan_parameters(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x, z = self.in_proj(x).chunk(2, dim=-1)  # (B, H, W, E) each
@@ -182,6 +169,20 @@ def drop_path_rates(last: float, blocks: int) -> list[float]:
     if not 0 <= last < 1:
         raise UserError(f"drop_path_rate: {last} must lie between 0 and 1")
     return [last * index / max(blocks - 1, 1) for index in range(blocks)]
+
+
+@torch.no_grad()
+def init_scan_parameters(scan: nn.Module, dt_min: float = 1e-3, dt_max: float = 1e-1, dt_floor: float = 1e-4) -> None:
+    """Mamba's initialisation: softplus(dt_projs_bias) is log-uniform in [dt_min, dt_max], A = -(1..N), D = 1."""
+    bound = scan.x_proj_weight.shape[-1] ** -0.5
+    scan.x_proj_weight.uniform_(-bound, bound)
+    bound = scan.dt_projs_weight.shape[-1] ** -0.5
+    scan.dt_projs_weight.uniform_(-bound, bound)
+    dt = torch.empty_like(scan.dt_projs_bias).uniform_(math.log(dt_min), math.log(dt_max)).exp()
+    dt = dt.clamp(min=dt_floor)
+    scan.dt_projs_bias.copy_(dt + torch.log(-torch.expm1(-dt)))  # the inverse of softplus
+    scan.A_logs.copy_(torch.arange(1, scan.A_logs.shape[1] + 1).log().expand_as(scan.A_logs))
+    scan.Ds.fill_(1.0)
 
 
 def init_weights(module: nn.Module) -> None:

@@ -6,8 +6,8 @@ Shapes: B images of C channels, H x W pixels; F features.
 import torch
 from torch import Tensor, nn
 
-from mambair.archs.mambair_arch import RGB_MEAN
 from mambair.archs.network import RestorationNetwork, constructor_arguments
+from mambair.archs.trunk import RGB_MEAN
 from mambair.archs.upsampling import Upsample
 from mambair.registry import ARCHS
 

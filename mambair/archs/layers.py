@@ -45,6 +45,17 @@ def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return reflect_pad(x, height, width)
 
 
+def mirror_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Grow (B, C, H, W) at the bottom and the right by reflection that repeats the border's pixels, to multiples."""
+    for dim in (2, 3):
+        size = x.shape[dim]
+        padded = -(-size // multiple) * multiple
+        if padded > size:
+            index = torch.arange(padded, device=x.device) % (2 * size)
+            x = x.index_select(dim, torch.minimum(index, 2 * size - 1 - index))
+    return x
+
+
 def channel_padding(x: Tensor, channels: int) -> int:
     """How many zero channels a matrix product or convolution over `channels` is better given on this input's device.
 
@@ -57,17 +68,18 @@ def channel_padding(x: Tensor, channels: int) -> int:
 
 
 class PaddedLinear(nn.Linear):
-    """A Linear layer without bias that pads channels as `channel_padding` says."""
+    """A Linear layer that pads channels as `channel_padding` says."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
-        super().__init__(in_features, out_features, bias=False)
+    def __init__(self, in_features: int, out_features: int, bias: bool = False) -> None:
+        super().__init__(in_features, out_features, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         more_in, more_out = (channel_padding(x, size) for size in (self.in_features, self.out_features))
         if more_in == more_out == 0:
             return super().forward(x)
         weight = F.pad(self.weight, (0, more_in, 0, more_out))
-        return F.linear(F.pad(x, (0, more_in)), weight)[..., : self.out_features]
+        bias = None if self.bias is None else F.pad(self.bias, (0, more_out))
+        return F.linear(F.pad(x, (0, more_in)), weight, bias)[..., : self.out_features]
 
 
 class PaddedPointwise(nn.Conv2d):

@@ -33,6 +33,8 @@ class RestorationNetwork(
     """Channels of the input image: 3 colour, 1 gray."""
     size_multiple: int = 1
     """H and W are padded to multiples of this inside forward; tiles of such sizes waste nothing."""
+    block_types: tuple[type[nn.Module], ...] = (RSSB,)
+    """The modules that the network is these many times over, which `compile` compiles."""
     hyperparameters: dict[str, Any]
     """Constructor arguments: `build_network({"type": name, **hyperparameters})` builds this network again."""
 
@@ -41,7 +43,7 @@ class RestorationNetwork(
         return no_weight_decay_names(self)
 
     def compile(self, *args: Any, **kwargs: Any) -> None:
-        """Compile the residual state-space blocks in place (arguments as for torch.compile).
+        """Compile the blocks in place (arguments as for torch.compile).
 
         All blocks of one width share the compiled code, so this takes seconds where compiling the whole network,
         which is these blocks written out many times, takes minutes.
@@ -49,7 +51,7 @@ class RestorationNetwork(
         # One piece of code serves every block; each width, type and mode of a network counts as a recompilation of it.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
         for module in self.modules():
-            if isinstance(module, RSSB):
+            if isinstance(module, self.block_types):
                 module.compile(*args, **kwargs)
 
     def check_input(self, x: Tensor) -> None:

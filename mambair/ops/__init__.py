@@ -1,8 +1,18 @@
-"""The state-space operators and their backends, and the depthwise convolution."""
+"""The state-space operators and their backends, the depthwise convolution and window attention."""
 
+from mambair.ops.attentive_scan import attentive_scan
 from mambair.ops.backends import available_backends, backend_names
 from mambair.ops.depthwise import depthwise_conv
 from mambair.ops.selective_scan import selective_scan
 from mambair.ops.ss2d import ss2d_scan
+from mambair.ops.window_attention import window_attention
 
-__all__ = ["available_backends", "backend_names", "depthwise_conv", "selective_scan", "ss2d_scan"]
+__all__ = [
+    "attentive_scan",
+    "available_backends",
+    "backend_names",
+    "depthwise_conv",
+    "selective_scan",
+    "ss2d_scan",
+    "window_attention",
+]

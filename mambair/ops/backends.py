@@ -21,11 +21,15 @@ logger = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "MAMBAIR_SCAN_BACKEND"
 
-OPERATORS = ("selective_scan", "ss2d_scan")
+OPERATORS = ("selective_scan", "ss2d_scan", "attentive_scan")
 
 # Backend name -> module name inside the operator's folder; the function in it is <operator>_<backend>.
 _MODULES = {"reference": "reference", "numba": "numba_cpu", "triton": "triton_cuda", "mamba_ssm": "mamba_ssm"}
-_FOLDERS = {"selective_scan": "mambair.ops.selective_scan", "ss2d_scan": "mambair.ops.ss2d"}
+_FOLDERS = {
+    "selective_scan": "mambair.ops.selective_scan",
+    "ss2d_scan": "mambair.ops.ss2d",
+    "attentive_scan": "mambair.ops.attentive_scan",
+}
 _PACKAGES = {"numba": "numba", "triton": "triton", "mamba_ssm": "mamba-ssm"}
 
 # What "auto" tries, in order, before it settles for the reference.

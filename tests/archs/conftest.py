@@ -24,6 +24,10 @@ def golden_values(shapes: dict[str, tuple[int, ...]], seed: int) -> dict[str, to
             value = np.log(np.arange(1, shape[-1] + 1, dtype=np.float64))[None] + 0.02 * noise
         elif last in ("Ds", "skip_scale", "skip_scale2"):
             value = 1 + 0.1 * noise
+        elif last in ("scale1", "scale2"):
+            value = 0.1 * noise
+        elif last == "relative_position_bias_table":
+            value = 0.02 * noise
         elif last == "dt_projs_bias":
             value = np.log(np.expm1(0.01)) + 0.5 * noise
         elif last in ("dt_projs_weight", "x_proj_weight"):
@@ -56,9 +60,12 @@ def fill():
 
 @pytest.fixture(scope="session")
 def layouts() -> dict:
-    """{published model: {"options", "params", "state": {key: shape}}}."""
-    with gzip.open(GOLDEN / "state_layouts.json.gz", "rt") as file:
-        return json.load(file)
+    """{published model: {"options", "params", "state": {key: shape}}}, of both versions."""
+    found = {}
+    for name in ("state_layouts", "state_layouts_v2"):
+        with gzip.open(GOLDEN / f"{name}.json.gz", "rt") as file:
+            found |= json.load(file)
+    return found
 
 
 @pytest.fixture

@@ -38,22 +38,26 @@ def ss2d_scan_numba(
 ) -> Tensor:
     """See `ss2d_scan`; computes in float32."""
     channels, states = x.shape[3], A_logs.shape[1]
-    tensors = (x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    keep_states = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     with torch.autocast("cpu", enabled=False):
         image = x.float()
         # One matrix product for all directions: a pixel's projections do not depend on the order of the pixels.
         projections = F.linear(image, x_proj_weight.float().flatten(0, 1))  # (B, H, W, K P)
-        y, _ = _scan(
+        y = scan_projected(
             image,
             projections,
             dt_projs_weight.float(),
             dt_projs_bias.float(),
             -torch.exp(A_logs.float()).view(directions, channels, states),
             Ds.float().view(directions, channels),
-            keep_states,
         )
     return y.to(x.dtype)
+
+
+def scan_projected(x: Tensor, projections: Tensor, dt_weight: Tensor, dt_bias: Tensor, A: Tensor, D: Tensor) -> Tensor:
+    """The scans of an image whose projections to dt, B and C are given; all in float32, shapes as in `_scan`."""
+    tensors = (x, projections, dt_weight, dt_bias, A, D)
+    keep_states = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return _scan(*tensors, keep_states)[0]
 
 
 @torch.library.custom_op("mambair::ss2d_scan_numba", mutates_args=(), device_types="cpu")

@@ -1,0 +1,32 @@
+"""attentive_scan in the published formulation, by mamba-ssm's CUDA kernel: a baseline for the other backends.
+
+Shapes: B batch, L places, D inner channels, N states, T tokens.
+"""
+
+from torch import Tensor
+
+from mambair.ops.attentive_scan.reference import attentive_scan_reference
+from mambair.ops.selective_scan.mamba_ssm import selective_scan_mamba_ssm, unavailable_reason
+
+__all__ = ["attentive_scan_mamba_ssm", "unavailable_reason"]
+
+
+def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: object) -> Tensor:
+    u, delta, B, C = (tensor.contiguous() for tensor in (u, delta, B, C))
+    return selective_scan_mamba_ssm(u, delta, A, B, C, *rest)
+
+
+def attentive_scan_mamba_ssm(
+    x: Tensor,
+    tokens: Tensor,
+    policy: Tensor | None,
+    prompts: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+) -> Tensor:
+    """See `attentive_scan`; everything in float32."""
+    parameters = (x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    return attentive_scan_reference(x, tokens, policy, prompts, *parameters, scan=_scan)

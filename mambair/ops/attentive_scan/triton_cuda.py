@@ -1,0 +1,253 @@
+"""attentive_scan on CUDA GPUs: the kernels of ss2d on the sorted places, as a PyTorch operator with gradients.
+
+Shapes: B batch, L places, D inner channels, R rank of delta, N states, T tokens, P = R + 2N.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from mambair.ops.attentive_scan.triton_launch import add_prompts, move_rows, prompt_gradients, sorted_rows
+from mambair.ops.flops import BACKWARD_FACTOR, ss2d_scan_flops
+from mambair.ops.ss2d.triton_launch import ScanInputs, launch_refusal, pack_parameters, scan_forward
+from mambair.ops.ss2d.triton_launch_backward import Kept, scan_backward
+from mambair.ops.ss2d.triton_plan import ScanShape, kept_shapes
+
+
+def unavailable_reason(device: torch.device) -> str | None:
+    """Why this backend cannot run on `device`, or None."""
+    return launch_refusal(device)
+
+
+def attentive_scan_triton(
+    x: Tensor,
+    tokens: Tensor,
+    policy: Tensor | None,
+    prompts: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+) -> Tensor:
+    """See `attentive_scan`. Projections run in x's type, the recurrence in float32; deterministic."""
+    tensors = (x, tokens, policy, prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    needed = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    if torch.compiler.is_compiling():
+        return _scan(*tensors, needed)[0]
+    # Called directly, since PyTorch's way from an operator of one's own to its gradients takes the host 0.1 ms more.
+    return _AttentiveScan.apply(*tensors) if needed else _run(*tensors, False)[0]
+
+
+def _shape(batch: int, length: int, channels: int, rank: int, states: int) -> ScanShape:
+    """An image of one line, scanned in one direction."""
+    return ScanShape(
+        batch=batch, height=1, width=length, channels=channels, groups=1, senses=1, states=states, rank=rank, image=True
+    )
+
+
+def _project(sequence: Tensor, tokens: Tensor, prompts: Tensor, x_proj_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """(weight (P, D) in x's type, projections (B L, P) with the prompts added to C)."""
+    weight = x_proj_weight[0].to(sequence.dtype)
+    projected = sequence @ weight.t()
+    add_prompts(projected, tokens, prompts)
+    return weight, projected
+
+
+def _inputs(
+    sequence: Tensor, projected: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor, Ds: Tensor
+) -> ScanInputs:
+    A2, dt_weight = pack_parameters(A_logs, dt_projs_weight)
+    return ScanInputs(sequence, None, projected, A2, dt_weight, dt_projs_bias.contiguous(), Ds.contiguous())
+
+
+def _run(
+    x: Tensor,
+    tokens: Tensor,
+    policy: Tensor | None,
+    prompts: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(y (B, L, D), rows (B L), sorted x (B L, D), states that enter the chunks, sums of delta); all but y empty
+    unless `keep`."""
+    shape = _shape(*x.shape, dt_projs_weight.shape[2], A_logs.shape[1])
+    with torch.autocast(x.device.type, enabled=False):
+        rows = sorted_rows(tokens)
+        places = x.reshape(-1, x.shape[2])
+        sequence = move_rows(places if places.stride(1) == 1 else places.contiguous(), rows, back=False)
+        _, projected = _project(sequence, tokens.contiguous(), prompts.contiguous(), x_proj_weight)
+        inputs = _inputs(sequence, projected, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+        y, states, sums, _ = scan_forward(shape, inputs)
+        y = move_rows(y, rows, back=True).view(x.shape)
+    return (y, rows, sequence, states, sums) if keep else (y, *(x.new_empty(0) for _ in range(4)))
+
+
+def _run_backward(
+    dy: Tensor,
+    rows: Tensor,
+    sequence: Tensor,
+    states: Tensor,
+    sums: Tensor,
+    tokens: Tensor,
+    prompts: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    policy_needed: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of x, policy (empty unless needed, of x's type), prompts and the five parameters."""
+    parameters = (prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    tokens, prompts = tokens.contiguous(), prompts.contiguous()
+    rank, count_of_states = dt_projs_weight.shape[2], A_logs.shape[1]
+    shape = _shape(*dy.shape, rank, count_of_states)
+    with torch.autocast(dy.device.type, enabled=False):
+        # The projections are computed again, against saving them in every layer.
+        weight, projected = _project(sequence, tokens, prompts, x_proj_weight)
+        inputs = _inputs(sequence, projected, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+        dy_sorted = move_rows(dy.to(sequence.dtype).reshape(sequence.shape), rows, back=False)
+        found = scan_backward(shape, dy_sorted, inputs, Kept(states, sums), None, A_is_log=True)
+        dx = move_rows(found.x.addmm_(found.projected, weight), rows, back=True)
+        d_x_proj = found.projected.t() @ sequence
+        d_prompts = prompt_gradients(found.projected, tokens, prompts)
+        d_policy = sequence.new_empty(0)
+        if policy_needed:
+            d_C = found.projected[:, -count_of_states:]
+            d_policy = (d_C @ prompts.t().to(d_C.dtype)).view(*dy.shape[:2], -1)
+    gradients = (d_prompts, d_x_proj, found.dt_weight, found.bias, found.A, found.D)
+    return (
+        dx.view(dy.shape),
+        d_policy,
+        *(
+            gradient.to(parameter.dtype).view(parameter.shape)
+            for gradient, parameter in zip(gradients, parameters, strict=True)
+        ),
+    )
+
+
+class _AttentiveScan(torch.autograd.Function):
+    """The operator, when nothing is traced."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        y, *kept = _run(*tensors, True)
+        _save(ctx, tensors, kept)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradients(ctx, _run_backward, dy)
+
+
+def _save(ctx: Any, tensors: tuple[Any, ...], kept: list[Tensor]) -> None:
+    _, tokens, policy, *parameters = tensors
+    ctx.save_for_backward(*kept, tokens, *parameters)
+    ctx.policy_type = None if policy is None else policy.dtype
+
+
+def _gradients(ctx: Any, backward: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    """A gradient, or None where none is needed, for each of the operator's nine tensors."""
+    dx, d_policy, *others = backward(dy, *ctx.saved_tensors, ctx.needs_input_grad[2])
+    if ctx.needs_input_grad[2]:
+        d_policy = d_policy.to(ctx.policy_type)
+    found = (dx, None, d_policy, *others)
+    return tuple(gradient if need else None for gradient, need in zip(found, ctx.needs_input_grad, strict=False))
+
+
+@torch.library.custom_op("mambair::attentive_scan_triton", mutates_args=())
+def _scan(
+    x: Tensor,
+    tokens: Tensor,
+    policy: Tensor | None,
+    prompts: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`_run` for tracing."""
+    parameters = (x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    return _run(x, tokens, policy, prompts, *parameters, keep)
+
+
+@_scan.register_fake
+def _(x, tokens, policy, prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, keep):
+    if not keep:
+        return x.new_empty(x.shape), *(x.new_empty(0) for _ in range(4))
+    batch, length, channels = x.shape
+    shape = _shape(batch, length, channels, dt_projs_weight.shape[2], A_logs.shape[1])
+    states, sums = kept_shapes(shape, x.device)
+    return (
+        x.new_empty(x.shape),
+        tokens.new_empty(batch * length, dtype=torch.int64),
+        x.new_empty(batch * length, channels),
+        A_logs.new_empty(states, dtype=torch.float32),
+        A_logs.new_empty(sums, dtype=torch.float32),
+    )
+
+
+@torch.library.custom_op("mambair::attentive_scan_triton_backward", mutates_args=())
+def _scan_backward(
+    dy: Tensor,
+    rows: Tensor,
+    sequence: Tensor,
+    states: Tensor,
+    sums: Tensor,
+    tokens: Tensor,
+    prompts: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    policy_needed: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`_run_backward` for tracing."""
+    parameters = (x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    return _run_backward(dy, rows, sequence, states, sums, tokens, prompts, *parameters, policy_needed)
+
+
+@_scan_backward.register_fake
+def _(dy, rows, sequence, states, sums, tokens, prompts, *parameters_and_need):
+    *parameters, policy_needed = parameters_and_need
+    d_policy = sequence.new_empty((*dy.shape[:2], prompts.shape[0]) if policy_needed else 0)
+    others = (tensor.new_empty(tensor.shape) for tensor in (prompts, *parameters))
+    return sequence.new_empty(dy.shape), d_policy, *others
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    *tensors, _ = inputs
+    _, *kept = output
+    _save(ctx, tuple(tensors), kept)
+    ctx.mark_non_differentiable(*kept)
+    # Otherwise zeros as large as the saved states are made for their gradients.
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, dy, *_):
+    return (None,) * 10 if dy is None else (*_gradients(ctx, _scan_backward, dy), None)
+
+
+_scan.register_autograd(_backward, setup_context=_setup_context)
+
+
+@register_flop_formula(torch.ops.mambair.attentive_scan_triton)
+def _forward_flops(x, tokens, policy, prompts, x_proj_weight, dt_projs_weight, *_, **__) -> int:
+    batch, length, channels = x
+    return ss2d_scan_flops(batch, length, channels, prompts[1], dt_projs_weight[2], 1)
+
+
+@register_flop_formula(torch.ops.mambair.attentive_scan_triton_backward)
+def _backward_flops(dy, rows, sequence, states, sums, tokens, prompts, x_proj_weight, dt_projs_weight, *_, **__) -> int:
+    batch, length, channels = dy
+    return BACKWARD_FACTOR * ss2d_scan_flops(batch, length, channels, prompts[1], dt_projs_weight[2], 1)

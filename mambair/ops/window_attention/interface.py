@@ -1,0 +1,50 @@
+"""window_attention: checks its arguments and hands them to a backend.
+
+Shapes: B images, H x W pixels, w window size, h heads of d channels, C = h d.
+"""
+
+from torch import Tensor
+
+from mambair.errors import UserError
+from mambair.ops.window_attention.reference import window_attention_reference
+
+
+def window_attention(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int = 0) -> Tensor:
+    """Attention of every pixel to the pixels of its window, by several heads.
+
+    The image is cut into w x w windows; with `shift`, after it has been rolled up and left by that many pixels, and
+    pixels that only the rolling made neighbours do not see each other. The score of query (i, j) and key (k, l) is
+    q . k / sqrt(d) + bias_table[(i - k + w - 1) (2w - 1) + j - l + w - 1].
+
+    Arguments, real floating point and on one device:
+        qkv: (B, H, W, 3C), queries, keys and values, each with one head after the other; H and W are multiples of w.
+        bias_table: ((2w - 1)^2, h).  shift: 0 <= shift < w.
+
+    Returns (B, H, W, C), contiguous, in qkv's type, in the places of the queries. Gradients reach both tensors.
+    Raises UserError for arguments that do not fit.
+    """
+    _check(qkv, bias_table, window_size, shift)
+    return window_attention_reference(qkv, bias_table, window_size, shift)
+
+
+def _check(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> None:
+    if window_size < 1 or not 0 <= shift < window_size:
+        raise UserError(f"window_attention: shift must lie in [0, {window_size}), got {shift}")
+    if qkv.dim() != 4 or min(qkv.shape) < 1 or qkv.shape[1] % window_size or qkv.shape[2] % window_size:
+        raise UserError(
+            f"window_attention: qkv must be (B, H, W, 3C) with H and W multiples of {window_size}, "
+            f"got {tuple(qkv.shape)}"
+        )
+    if bias_table.dim() != 2 or bias_table.shape[0] != (2 * window_size - 1) ** 2:
+        raise UserError(
+            f"window_attention: bias_table must be ({(2 * window_size - 1) ** 2}, heads) for windows of {window_size}, "
+            f"got {tuple(bias_table.shape)}"
+        )
+    if qkv.shape[3] % (3 * bias_table.shape[1]):
+        raise UserError(
+            f"window_attention: the {qkv.shape[3]} channels of qkv are not 3 times those of {bias_table.shape[1]} heads"
+        )
+    if bias_table.device != qkv.device:
+        raise UserError(
+            f"window_attention: bias_table is on {bias_table.device} and qkv on {qkv.device}; move them together"
+        )
