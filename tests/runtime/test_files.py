@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -6,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from mambair.runtime.files import TEMPORARY_PREFIX, atomic_write, remove_leftovers
+from mambair.runtime.files import (
+    TEMPORARY_PREFIX,
+    FileMark,
+    WrittenMeanwhileError,
+    atomic_write,
+    remove_leftovers,
+    write_unless_changed,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -89,3 +97,43 @@ def test_a_killed_writer_keeps_the_old_file_and_leaves_what_can_be_removed(tmp_p
     (leftover,) = remove_leftovers(tmp_path)
     assert leftover.name.startswith(TEMPORARY_PREFIX)
     assert names(tmp_path) == ["net.pth"]
+
+
+def test_of_two_that_write_a_new_file_the_first_wins(tmp_path: Path) -> None:
+    target = tmp_path / "a.png"
+    told = r"a\.png: another process wrote this result meanwhile"
+    with pytest.raises(WrittenMeanwhileError, match=told), write_unless_changed(target) as mine:
+        mine.write_text("mine")
+        with write_unless_changed(target) as theirs:
+            theirs.write_text("theirs")
+    assert target.read_text() == "theirs"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_without_hard_links_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*paths: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with write_unless_changed(tmp_path / "a") as mine:
+        mine.write_text("mine")
+    with pytest.raises(WrittenMeanwhileError), write_unless_changed(tmp_path / "a") as mine:
+        mine.write_text("again")
+    assert (tmp_path / "a").read_text() == "mine"
+
+
+def test_only_the_file_that_was_there_is_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "a"
+    target.write_text("old")
+    earlier = FileMark.of(target)
+    with write_unless_changed(target, earlier) as mine:
+        mine.write_text("new")
+    assert target.read_text() == "new"
+    with pytest.raises(WrittenMeanwhileError), write_unless_changed(target, earlier) as mine:
+        mine.write_text("newer")
+    assert target.read_text() == "new"
+    target.unlink()
+    with write_unless_changed(target, earlier) as mine:
+        mine.write_text("after it was removed")
+    assert target.read_text() == "after it was removed"
+    assert FileMark.of(tmp_path / "none") is None
