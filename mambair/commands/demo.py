@@ -99,7 +99,7 @@ def cached_model(weights: str, device: str, ensemble: bool) -> "Restorer":
 
 
 def restore_file(source: str, restorer: "Restorer", folder: Path) -> tuple[Image.Image, Image.Image, Path, str]:
-    """Restore an image file into `folder` as PNG.
+    """Restore an image file into a new folder below `folder` as PNG.
 
     Returns the input, enlarged to the result's size, and the result, both as 8-bit images for the screen, the
     file of the result with its full depth and size, and what was done in words.
@@ -108,7 +108,9 @@ def restore_file(source: str, restorer: "Restorer", folder: Path) -> tuple[Image
     start = time.perf_counter()
     restored = restorer.restore(photo.pixels)
     seconds = time.perf_counter() - start
-    target = folder / f"{Path(source).stem}_restored.png"
+    # A folder for each result: photos of one name, from two pages, are as many downloads.
+    folder.mkdir(parents=True, exist_ok=True)
+    target = Path(tempfile.mkdtemp(dir=folder)) / f"{Path(source).stem}_restored.png"
     write_photo(target, Photo(restored, photo.icc_profile, photo.exif))
     after = _for_screen(restored)
     before = _for_screen(photo.pixels).resize(after.size, Image.Resampling.BICUBIC)

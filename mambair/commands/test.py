@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from mambair.commands.exit_codes import reports_user_errors
@@ -9,6 +10,7 @@ from mambair.commands.runs_together import run_together
 from mambair.engine.evaluate.run import Tester
 from mambair.options import add_run_arguments, parse_test_options, run_arguments
 from mambair.runtime.distributed import ProcessGroup
+from mambair.runtime.run_folders import claimed_results
 
 DESCRIPTION = "Test a network on the data sets of an option file. Results go to results/<name>."
 
@@ -40,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
 
     def test(group: ProcessGroup) -> int:
-        return Tester(files, group).run(arguments.debug)
+        tester = Tester(files, group)
+        with ExitStack() as claims:
+            for options in files if group.rank == 0 else ():
+                claims.enter_context(claimed_results(options.path.root, options.name))
+            return tester.run(arguments.debug)
 
     return run_together(arguments, files[0].dist_params, test)

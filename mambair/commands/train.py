@@ -5,12 +5,14 @@ Ctrl-C and 143 stopped by SIGTERM, both with a checkpoint to go on from; 1 any o
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from mambair.commands.exit_codes import reports_user_errors
 from mambair.commands.runs_together import run_together
 from mambair.engine.train.run import TrainingRun
 from mambair.options import parse_run_arguments, parse_train_options
 from mambair.runtime.distributed import ProcessGroup
+from mambair.runtime.run_folders import claimed_experiment
 
 DESCRIPTION = (
     "Train a network. Weights, states and the log go to experiments/<name>; an earlier run of that name is archived, "
@@ -25,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_train_options(arguments.opt, force_yml=arguments.force_yml, debug=arguments.debug)
 
     def train(group: ProcessGroup) -> int:
-        return TrainingRun(options, group, arguments.auto_resume).run(arguments.debug)
+        with ExitStack() as claims:
+            if group.rank == 0:  # before the newest checkpoint is looked for, which nobody else may be writing
+                claims.enter_context(claimed_experiment(options.path.root, options.name))
+            return TrainingRun(options, group, arguments.auto_resume).run(arguments.debug)
 
     return run_together(arguments, options.dist_params, train)

@@ -18,7 +18,8 @@ from mambair.commands.arguments import positive_argument
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
 from mambair.errors import UserError
 from mambair.registry import did_you_mean
-from mambair.runtime.files import atomic_write, sha256_of
+from mambair.runtime.claims import claimed, lock_beside
+from mambair.runtime.files import FileMark, atomic_write, sha256_of, write_unless_changed
 from mambair.runtime.log_setup import console, setup_logging
 from mambair.weights.published import PROJECT_PAGE, PUBLISHED, PublishedWeights
 from mambair.weights.sources import (
@@ -111,7 +112,8 @@ def get_published(names: Sequence[str]) -> int:
             console.print(f"{name}: already in {target}", markup=False)
             continue
         try:
-            download(name, PUBLISHED[name], target)
+            with claimed(lock_beside(target), name, "wait for its end, and start again if it fails"):
+                download(name, PUBLISHED[name], target)
         except UserError as error:
             logger.error("%s", error)
             failed += 1
@@ -158,7 +160,8 @@ def convert_weights(arguments: argparse.Namespace) -> None:
     target: Path = arguments.output
     if target.suffix != ".safetensors":
         raise UserError(f"{target}: the output must end in .safetensors")
-    if target.exists() and not arguments.overwrite:
+    earlier = FileMark.of(target)
+    if earlier is not None and not arguments.overwrite:
         raise UserError(f"{target}: exists; pass --overwrite to replace it")
     source = find_weights(arguments.source)
     network = load_network(source)
@@ -171,7 +174,7 @@ def convert_weights(arguments: argparse.Namespace) -> None:
     if noise is not None:
         metadata[NOISE_KEY] = str(noise)
     state = {key: value.half() if arguments.half else value for key, value in network.state_dict().items()}
-    with atomic_write(target) as temporary:
+    with write_unless_changed(target, earlier) as temporary:
         # Not by save_file, whose files only their owner may read.
         temporary.write_bytes(save({key: value.contiguous() for key, value in state.items()}, metadata))
     console.print(

@@ -18,6 +18,7 @@ from mambair.data.image_sources import MetaLine, check_inside, read_meta_info, s
 from mambair.errors import UserError
 from mambair.imaging.files import decode_image, encode_image, list_images, read_bytes
 from mambair.imaging.headers import ImageHeader, parse_header, printable
+from mambair.runtime.claims import claimed, lock_beside
 from mambair.runtime.files import TEMPORARY_PREFIX
 
 META_FILE = "meta_info.txt"
@@ -136,18 +137,28 @@ def build_lmdb(
     if not names:
         raise UserError(f"{printable(source)}: holds no images")
     _check_keys(names)
-    destination.parent.mkdir(parents=True, exist_ok=True)
     building = destination.with_name(f"{TEMPORARY_PREFIX}{destination.name}")
-    try:
-        shutil.rmtree(building, ignore_errors=True)  # a killed process leaves it
-        _fill(source, building, names, png_level, workers, on_progress or (lambda _: None))
-        verify_lmdb(building)
-        _close(building)  # LMDB knows environments by inode: open under its old name, it could not be opened by its new
-        building.rename(destination)
-    finally:
-        _close(building)
-        shutil.rmtree(building, ignore_errors=True)
+    with claimed(lock_beside(destination), printable(destination), "wait for its end, or choose another name"):
+        try:
+            shutil.rmtree(building, ignore_errors=True)  # a killed process leaves it
+            _fill(source, building, names, png_level, workers, on_progress or (lambda _: None))
+            verify_lmdb(building)
+            # LMDB knows environments by inode: open under its old name, it could not be opened by its new.
+            _close(building)
+            _give_name(building, destination)
+        finally:
+            _close(building)
+            shutil.rmtree(building, ignore_errors=True)
     return len(names)
+
+
+def _give_name(building: Path, destination: Path) -> None:
+    try:
+        building.rename(destination)  # an empty folder would be replaced, one with files never is
+    except OSError as error:
+        raise UserError(
+            f"{printable(destination)}: cannot be given its name ({error.strerror}); remove what is there"
+        ) from None
 
 
 def _check_keys(names: list[str]) -> None:

@@ -42,7 +42,7 @@ class FileMark:
     def of(cls, path: Path) -> "FileMark | None":
         """Of the file at `path`; None where there is none."""
         try:
-            found = path.stat()
+            found = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         return cls(found.st_ino, found.st_size, found.st_mtime_ns)
@@ -86,9 +86,7 @@ def write_unless_changed(path: str | Path, earlier: FileMark | None = None) -> A
 
 
 def _put_over(earlier: FileMark | None, temporary: Path, path: Path) -> None:
-    if earlier is not None:
-        if FileMark.of(path) not in (earlier, None):
-            raise _written_meanwhile(path)
+    if earlier is not None and FileMark.of(path) == earlier:
         temporary.replace(path)
         return
     try:

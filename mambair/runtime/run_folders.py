@@ -1,10 +1,12 @@
 """The folders of a run. An existing run of the same name is archived, never mixed with the new one."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from mambair.errors import UserError
+from mambair.runtime.claims import claimed, lock_beside
 from mambair.runtime.files import atomic_write, remove_leftovers
 
 
@@ -45,6 +47,20 @@ class ResultsFolders:
 def timestamp() -> str:
     """Local time as it stands in names of archived folders and logs: YYYYmmdd_HHMMSS."""
     return datetime.now().strftime("%Y%m%d_%H%M%S")
+
+
+def claimed_experiment(root: str | Path, name: str) -> AbstractContextManager[None]:
+    """Within this block no other process trains experiments/<name>; UserError, saying which one, where one does."""
+    return _claimed_run(Path(root) / "experiments" / name)
+
+
+def claimed_results(root: str | Path, name: str) -> AbstractContextManager[None]:
+    """The same for tests and results/<name>."""
+    return _claimed_run(Path(root) / "results" / name)
+
+
+def _claimed_run(folder: Path) -> AbstractContextManager[None]:
+    return claimed(lock_beside(folder), str(folder), "wait for its end, stop it, or change 'name'")
 
 
 def prepare_experiment_folder(root: str | Path, name: str, resume: bool) -> RunFolders:

@@ -5,11 +5,12 @@ Commands that need PyTorch import it when they run; the others start without the
 
 import argparse
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from mambair.commands.data.blocks import block_jobs
 from mambair.commands.data.derive import bicubic_jobs, jpeg_jobs, sibling_folder, subimage_jobs
-from mambair.commands.data.jobs import claim_folder, default_workers, progress_bar, run_jobs
+from mambair.commands.data.jobs import claimed_folder, default_workers, progress_bar, run_jobs
 from mambair.commands.data.metainfo import write_meta_info
 from mambair.commands.data.sidd import sidd_jobs
 from mambair.commands.exit_codes import OK, reports_user_errors
@@ -46,9 +47,10 @@ def make_lr(args: argparse.Namespace) -> int:
         hr_folder = None if cropped is None else (cropped / f"X{scale}" if len(args.scale) > 1 else cropped)
         jobs = bicubic_jobs(args.folder, output, scale, args.filename_tmpl, hr_folder)
         settings = {"source": str(args.folder.resolve()), "scale": scale, "template": args.filename_tmpl}
-        for folder in filter(None, (output / f"X{scale}", hr_folder)):
-            claim_folder(folder, "lr", settings, args.overwrite)
-        run_jobs(jobs, f"x{scale}", args.workers, args.overwrite)
+        with ExitStack() as claims:
+            for folder in filter(None, (output / f"X{scale}", hr_folder)):
+                claims.enter_context(claimed_folder(folder, "lr", settings, args.overwrite))
+            run_jobs(jobs, f"x{scale}", args.workers, args.overwrite)
     console.print(f"written to {output}", markup=False)
     return OK
 
@@ -59,8 +61,8 @@ def make_jpeg(args: argparse.Namespace) -> int:
     for level in args.quality:
         jobs = jpeg_jobs(args.folder, output, level, args.channels)
         settings = {"source": str(args.folder.resolve()), "quality": level, "channels": args.channels}
-        claim_folder(output / f"q{level}", "jpeg", settings, args.overwrite)
-        run_jobs(jobs, f"quality {level}", args.workers, args.overwrite)
+        with claimed_folder(output / f"q{level}", "jpeg", settings, args.overwrite):
+            run_jobs(jobs, f"quality {level}", args.workers, args.overwrite)
     console.print(f"written to {output}", markup=False)
     return OK
 
@@ -70,8 +72,8 @@ def make_subimages(args: argparse.Namespace) -> int:
     jobs = subimage_jobs(args.folder, args.output, args.crop_size, args.step, args.threshold, args.scale)
     keys = ("crop_size", "step", "threshold", "scale")
     settings = {"source": str(args.folder.resolve()), **{key: getattr(args, key) for key in keys}}
-    claim_folder(args.output, "subimages", settings, args.overwrite)
-    run_jobs(jobs, "sub-images", args.workers, args.overwrite)
+    with claimed_folder(args.output, "subimages", settings, args.overwrite):
+        run_jobs(jobs, "sub-images", args.workers, args.overwrite)
     return OK
 
 
@@ -83,8 +85,8 @@ def make_sidd(args: argparse.Namespace) -> int:
     else:
         jobs = sidd_jobs(args.source, args.output, args.crop_size, args.step)
         settings = {"source": str(args.source.resolve()), "crop_size": args.crop_size, "step": args.step}
-    claim_folder(args.output, "sidd", settings, args.overwrite)
-    run_jobs(jobs, "SIDD", args.workers, args.overwrite)
+    with claimed_folder(args.output, "sidd", settings, args.overwrite):
+        run_jobs(jobs, "SIDD", args.workers, args.overwrite)
     return OK
 
 
@@ -139,8 +141,8 @@ def make_submission(args: argparse.Namespace) -> int:
         submit_sidd(restorer, args.source, args.output, args.method, args.overwrite)
     else:
         settings = {"source": str(args.source.resolve()), "weights": str(args.weights)}
-        claim_folder(args.output, "submission", settings, args.overwrite)
-        submit_dnd(restorer, args.source, args.output, args.overwrite)
+        with claimed_folder(args.output, "submission", settings, args.overwrite):
+            submit_dnd(restorer, args.source, args.output, args.overwrite)
     return OK
 
 

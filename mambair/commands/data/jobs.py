@@ -4,8 +4,9 @@ import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mambair.errors import UserError
 from mambair.imaging.headers import printable
+from mambair.runtime.claims import claimed
 from mambair.runtime.files import TEMPORARY_PREFIX, atomic_write, remove_leftovers
 from mambair.runtime.log_setup import console
 
 RECORD = ".mambair-data.json"
+LOCK = ".mambair-data.lock"
 LISTED_ERRORS = 20
 
 
@@ -36,28 +39,31 @@ class Job:
         return all(target.is_file() for target in self.targets)
 
 
-def claim_folder(folder: Path, tool: str, settings: Mapping[str, Any], overwrite: bool) -> None:
+@contextmanager
+def claimed_folder(folder: Path, tool: str, settings: Mapping[str, Any], overwrite: bool) -> Iterator[None]:
     """Make a folder this tool's output, or go on with one that it began with the same settings.
 
-    A hidden file in the folder records tool and settings. Raises UserError where files of other origin, or made with
-    other settings, would be mixed with or replaced by new ones, unless `overwrite`.
+    A hidden file in the folder records tool and settings. Within the block no other process can claim the folder.
+    Raises UserError where one has, and where files of other origin, or made with other settings, would be mixed with
+    or replaced by new ones, unless `overwrite`.
     """
     record = json.loads(json.dumps({"tool": tool, "settings": settings}))
     path = folder / RECORD
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{printable(folder)}: is a file, but the output goes into a folder; name another")
-    if _has_files(folder) and not overwrite:
-        _refuse_other_record(path, record)
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(record), encoding="utf-8")
+    with claimed(folder / LOCK, printable(folder), "wait for its end, or name another folder"):
+        if _has_files(folder) and not overwrite:
+            _refuse_other_record(path, record)
+        remove_leftovers(folder)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(record), encoding="utf-8")
+        yield
 
 
 def _has_files(folder: Path) -> bool:
     """Whether there is more than the record of a run that failed before its first file, and killed runs' leftovers."""
     return folder.is_dir() and any(
-        entry.name != RECORD and not entry.name.startswith(TEMPORARY_PREFIX) for entry in folder.iterdir()
+        entry.name not in (RECORD, LOCK) and not entry.name.startswith(TEMPORARY_PREFIX) for entry in folder.iterdir()
     )
 
 
@@ -113,7 +119,11 @@ def progress_bar() -> Progress:
 
 
 def _refuse_clashes(jobs: list[Job]) -> None:
-    """Two inputs that would write the same file, such as a.png and a.jpg."""
+    """Two inputs that would write the same file, such as a.png and a.jpg; results that would replace inputs."""
+    inputs = {job.source.resolve() for job in jobs}
+    for target in (target for job in jobs for target in job.targets):
+        if target.resolve() in inputs:
+            raise UserError(f"{printable(target)}: would replace the image it is made from; name another folder")
     writers: dict[Path, Path] = {}
     for job in jobs:
         for target in job.targets:

@@ -5,14 +5,15 @@ from pathlib import Path
 from mambair.commands.data.derive import images_in
 from mambair.errors import UserError
 from mambair.imaging.headers import printable, read_image_size
-from mambair.runtime.files import atomic_write
+from mambair.runtime.files import FileMark, write_unless_changed
 
 
 def write_meta_info(folder: Path, output: Path, overwrite: bool) -> int:
     """List the images of a folder as `name (height,width,channels)`; returns how many there are."""
-    if output.exists() and not overwrite:
+    earlier = FileMark.of(output)
+    if earlier is not None and not overwrite:
         raise UserError(f"{printable(output)}: exists already; name another file or give --overwrite")
     lines = [f"{image.name} ({','.join(map(str, read_image_size(image)))})\n" for image in images_in(folder)]
-    with atomic_write(output) as temporary:
+    with write_unless_changed(output, earlier) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
     return len(lines)

@@ -16,12 +16,14 @@ from mambair.commands.data.jobs import progress_bar
 from mambair.errors import UserError
 from mambair.imaging.headers import printable
 from mambair.inference.restorer import Restorer
+from mambair.runtime.files import FileMark, write_unless_changed
 from mambair.runtime.log_setup import console
 
 
 def submit_sidd(restorer: Restorer, noisy_file: Path, output: Path, method: str, overwrite: bool) -> None:
     """Denoise BenchmarkNoisyBlocksSrgb.mat and write SubmitSrgb.mat; results are rounded to 8 bits, as SIDD's are."""
-    if output.exists() and not overwrite:
+    earlier = FileMark.of(output)
+    if earlier is not None and not overwrite:
         raise UserError(f"{printable(output)}: exists already; name another file or give --overwrite")
     noisy = read_sidd_blocks(noisy_file)
     restored = np.empty_like(noisy)
@@ -32,7 +34,9 @@ def submit_sidd(restorer: Restorer, noisy_file: Path, output: Path, method: str,
             restored[image, block] = restorer.restore(noisy[image, block])
             progress.advance(bar)
     megapixels = noisy.size / 3 / 1e6
-    write_sidd_submission(output, restored, (time.perf_counter() - started) / megapixels, method)
+    seconds = (time.perf_counter() - started) / megapixels
+    with write_unless_changed(output, earlier) as temporary:
+        write_sidd_submission(temporary, restored, seconds, method)
     console.print(f"{noisy.shape[0] * noisy.shape[1]} blocks denoised: {output}", markup=False)
 
 

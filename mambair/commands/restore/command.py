@@ -13,7 +13,8 @@ from mambair.commands.arguments import add_model_arguments, quality_argument
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
 from mambair.commands.restore.inputs import SAME_FORMAT, plan_jobs
 from mambair.commands.restore.outcome import Outcome
-from mambair.commands.restore.run import RestoreRun, make_folder, split_finished
+from mambair.commands.restore.results import Results
+from mambair.commands.restore.run import RestoreRun, make_folder
 from mambair.imaging.photo import PHOTO_EXTENSIONS
 from mambair.runtime.freed_memory import keep_freed_memory
 from mambair.runtime.log_setup import console, setup_logging
@@ -69,8 +70,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Pillow's on odd tags, with lines of its source; what is wrong with a file's pixels is an error and reported.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     jobs, failures = plan_jobs(arguments.paths, arguments.output, arguments.format, sys.stdin)
-    jobs, skipped = split_finished(jobs, skip_existing=arguments.skip_existing, overwrite=arguments.overwrite)
-    outcome = Outcome(skipped=skipped, failures=failures)
+    results = Results.of_run(arguments.paths, arguments.output, jobs)
+    jobs, skipped = results.split_finished(jobs, skip_existing=arguments.skip_existing, overwrite=arguments.overwrite)
+    outcome = Outcome(
+        keep_others=arguments.skip_existing,
+        on_success=lambda job: results.add(job.target),
+        skipped=skipped,
+        failures=failures,
+    )
     for failure in failures:
         logger.error("%s: %s", failure.path, failure.reason)
     if jobs:

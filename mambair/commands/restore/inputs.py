@@ -1,5 +1,6 @@
 """From what a user types to a list of files to restore and where each result goes."""
 
+import codecs
 import glob
 import itertools
 import os
@@ -10,13 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from mambair.commands.restore.lists import without_earlier_results
 from mambair.errors import UserError
 from mambair.imaging.files import IMAGE_EXTENSIONS
 from mambair.imaging.headers import printable
 from mambair.imaging.photo import PHOTO_EXTENSIONS
-from mambair.runtime.files import TEMPORARY_PREFIX
+from mambair.runtime.files import TEMPORARY_PREFIX, FileMark
 
 STANDARD_INPUT = "-"
+SHOWN_CHARACTERS = 200
 
 READABLE_EXTENSIONS = IMAGE_EXTENSIONS | PHOTO_EXTENSIONS | {".gif"}
 VIDEO_EXTENSIONS = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v"})
@@ -31,6 +34,8 @@ class Job:
 
     source: Path
     target: Path
+    replaces: FileMark | None = None
+    """The file at `target` that the result may take the place of; another one, or any if None, it may not."""
 
     @property
     def is_video(self) -> bool:
@@ -70,9 +75,13 @@ def plan_jobs(
     found: dict[Path, Path] = {}  # source -> its path below the output folder
     failures = []
     for text in _expand_standard_input(paths, standard_input):
-        matches = dict(_expand(text, output))
+        try:
+            matches = dict(_expand(text, output))
+        except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be looked into
+            failures.append(Failure(_shortened(text), getattr(error, "strerror", None) or str(error)))
+            continue
         if not matches:
-            failures.append(Failure(text, _why_nothing(text)))
+            failures.append(Failure(_shortened(text), _why_nothing(text)))
         known = {source.absolute() for source in found}
         found |= {source: place for source, place in matches.items() if source.absolute() not in known}
     if not found and not failures:
@@ -139,9 +148,21 @@ def _expand_standard_input(paths: Sequence[str], standard_input: TextIO) -> Iter
         if text != STANDARD_INPUT:
             yield text
             continue
-        listed = standard_input.read()
+        listed = _read_list(standard_input)
         separated = listed.split("\0") if "\0" in listed else listed.splitlines()
         yield from (line for line in separated if line.strip())
+
+
+def _read_list(stream: TextIO) -> str:
+    """All of a stream; names in any encoding, and a byte order mark that an editor left."""
+    buffer = getattr(stream, "buffer", None)
+    listed = stream.read() if buffer is None else os.fsdecode(buffer.read())
+    return listed.removeprefix(codecs.BOM_UTF8.decode())
+
+
+def _shortened(text: str) -> str:
+    """A path as a message has room for."""
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}... ({len(text)} characters)"
 
 
 def _expand(text: str, output: Path) -> Iterator[tuple[Path, Path]]:
@@ -175,7 +196,7 @@ def _files_below(folder: Path, output: Path) -> list[Path]:
     files: Iterable[Path] = (file for file in folder.rglob("*") if _is_restorable(file) and file.is_file())
     if inside:
         files = (file for file in files if not file.resolve().is_relative_to(output.resolve()))
-    return sorted(files, key=natural_key)
+    return sorted(without_earlier_results(list(files), folder), key=natural_key)
 
 
 def _is_restorable(path: Path) -> bool:

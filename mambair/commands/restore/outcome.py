@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -53,15 +53,35 @@ class Pace:
 class Outcome:
     """What became of the files of one run."""
 
+    keep_others: bool = False
+    """Whether results that other processes wrote meanwhile are left to them, or count as failures."""
+    on_success: Callable[[Job], None] = lambda job: None
+    """Called for every result that has been written."""
     restored: int = 0
     skipped: int = 0
     failures: list[Failure] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
 
+    lost: int = 0
+    """Files whose results other processes wrote meanwhile; counted among those skipped, or as failures."""
+
     @property
     def finished(self) -> int:
         """Files that need no more work, well or badly."""
-        return self.restored + len(self.failures)
+        return self.restored + len(self.failures) + (self.lost if self.keep_others else 0)
+
+    def succeed(self, job: Job) -> None:
+        """Note that a result has been written."""
+        self.restored += 1
+        self.on_success(job)
+
+    def lose(self, job: Job) -> None:
+        """Note that another process wrote the result of a file first."""
+        self.lost += 1
+        if self.keep_others:
+            self.skipped += 1
+        else:
+            self.fail(job, f"another process wrote {printable(job.target)} meanwhile; it stays as it is")
 
     def fail(self, job: Job, reason: str) -> None:
         """Note and print that a file could not be restored."""

@@ -28,6 +28,7 @@ from mambair.errors import UserError
 from mambair.imaging.headers import printable
 from mambair.imaging.photo import Photo, check_channels, read_photo, write_photo
 from mambair.imaging.pixels import to_uint8
+from mambair.runtime.files import FileMark, WrittenMeanwhileError, write_unless_changed
 from mambair.runtime.freed_memory import give_back_freed_memory
 from mambair.runtime.log_setup import console
 
@@ -53,25 +54,6 @@ class SpeedColumn(ProgressColumn):
         return Text(f"{speed:.2f} {task.fields['unit']}/s" if speed else "")
 
 
-def split_finished(jobs: Sequence[Job], *, skip_existing: bool, overwrite: bool) -> tuple[list[Job], int]:
-    """The jobs to do, and the number of those left out because their results exist.
-
-    Raises UserError if results exist and the user has not said what to do with them.
-    """
-    existing = [job for job in jobs if job.target.exists()]
-    if not existing or overwrite:
-        return list(jobs), 0
-    if not skip_existing:
-        more, them = " exists", "it"
-        if len(existing) > 1:
-            more, them = f" and {len(existing) - 1} more results exist", "them"
-        raise UserError(
-            f"{printable(existing[0].target)}{more}; pass --skip-existing to keep {them}, --overwrite to replace "
-            f"{them}, or something else after -o"
-        )
-    return [job for job in jobs if not job.target.exists()], len(existing)
-
-
 def make_folder(folder: Path) -> None:
     """Make the folder of the results; raises UserError, before the work, where nothing could be written to it."""
     try:
@@ -84,9 +66,15 @@ def make_folder(folder: Path) -> None:
 
 
 def read_groups(jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome) -> Iterator[list[tuple[Job, Photo]]]:
-    """Read photos in order, in groups of at most `batch` of one shape and depth; bad files go to `outcome`."""
+    """Read photos in order, in groups of at most `batch` of one shape and depth; bad files go to `outcome`.
+
+    So do those whose results another process has written by now.
+    """
     group: list[tuple[Job, Photo]] = []
     for job in jobs:
+        if FileMark.of(job.target) not in (job.replaces, None):
+            outcome.lose(job)
+            continue
         try:
             photo = read_photo(job.source)
             check_channels(job.target, photo.pixels.shape[2])  # before the work, not after it
@@ -127,12 +115,20 @@ def settle(writes: deque[tuple[Job, Future]], outcome: Outcome, allowed: int) ->
         job, write = writes.popleft()
         try:
             write.result()
+        except WrittenMeanwhileError:
+            outcome.lose(job)
         except UserError as error:
             outcome.fail(job, str(error))
         except OSError as error:
             outcome.fail(job, f"the result cannot be written to {printable(job.target)} ({error.strerror or error})")
         else:
-            outcome.restored += 1
+            outcome.succeed(job)
+
+
+def write_result(job: Job, photo: Photo, quality: int) -> None:
+    """Write a result to its place, unless another process wrote one there meanwhile (WrittenMeanwhileError)."""
+    with write_unless_changed(job.target, job.replaces) as temporary:
+        write_photo(temporary, photo, quality)
 
 
 class RestoreRun:
@@ -182,7 +178,7 @@ class RestoreRun:
                 allowed = writes_ahead(results)
                 while results:  # none is held here while the next group is restored
                     job, photo = results.pop(0)
-                    writes.append((job, writers.submit(write_photo, job.target, photo, self.quality)))
+                    writes.append((job, writers.submit(write_result, job, photo, self.quality)))
                     del photo
                 settle(writes, outcome, allowed)
                 yield
@@ -217,16 +213,19 @@ class RestoreRun:
     def _restore_video(self, job: Job, progress: Progress, outcome: Outcome) -> None:
         frames = progress.add_task(job.source.name, total=None, unit="frames")
         try:
-            restore_video(
-                job.source,
-                job.target,
-                partial(self._restore_images, outcome=outcome),
-                self.batch,
-                lambda done, total: progress.update(frames, completed=done, total=total or None),
-            )
+            with write_unless_changed(job.target, job.replaces) as temporary:
+                restore_video(
+                    job.source,
+                    temporary,
+                    partial(self._restore_images, outcome=outcome),
+                    self.batch,
+                    lambda done, total: progress.update(frames, completed=done, total=total or None),
+                )
+        except WrittenMeanwhileError:
+            outcome.lose(job)
         except (UserError, OSError) as error:
             outcome.fail(job, str(error))
         else:
-            outcome.restored += 1
+            outcome.succeed(job)
         finally:
             progress.remove_task(frames)

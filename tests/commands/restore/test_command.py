@@ -12,7 +12,7 @@ from PIL import Image
 from mambair import load_model
 from mambair.commands.restore.command import main
 from mambair.commands.restore.inputs import Job
-from mambair.commands.restore.run import WAITING_BYTES, WRITERS, writes_ahead
+from mambair.commands.restore.run import WAITING_BYTES, WRITERS, write_result, writes_ahead
 from mambair.imaging.photo import Photo, read_photo, write_photo
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -113,18 +113,18 @@ def test_the_orientation_is_applied_and_the_profile_kept(tmp_path: Path, x2_weig
 def test_an_interrupted_run_leaves_no_parts_and_resumes(
     photos: Path, tmp_path: Path, x2_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(path, photo, quality) -> None:
-        if path.name == "gray.png":
+    def interrupted(job, photo, quality) -> None:
+        if job.target.name == "gray.png":
             raise KeyboardInterrupt
-        write_photo(path, photo, quality)
+        write_result(job, photo, quality)
 
-    monkeypatch.setattr("mambair.commands.restore.run.write_photo", interrupted)
+    monkeypatch.setattr("mambair.commands.restore.run.write_result", interrupted)
     common = (photos, "-o", tmp_path / "out", "--weights", x2_weights)
     assert restore(*common) == 130
     done = {path.name for path in (tmp_path / "out").iterdir()}
     assert done >= {"alpha.png", "deep.png", "deep.tif"}  # all that was computed before it
     assert all(read_photo(tmp_path / "out" / name).pixels.shape[:2] == (18, 24) for name in done - {"sub"})
-    monkeypatch.setattr("mambair.commands.restore.run.write_photo", write_photo)
+    monkeypatch.setattr("mambair.commands.restore.run.write_result", write_result)
     assert restore(*common, "--skip-existing") == 0
     assert len([path for path in (tmp_path / "out").rglob("*") if path.is_file()]) == 8
 

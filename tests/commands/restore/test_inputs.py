@@ -1,6 +1,7 @@
 """What a user types becomes a list of files in order, each with a target of its own."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,16 @@ def test_what_cannot_be_told_apart_is_an_error(photos: Path) -> None:
 def test_an_empty_list_is_an_error() -> None:
     with pytest.raises(UserError, match="standard input"):
         plan(["-"])
+
+
+def test_pasted_texts_and_lists_in_other_encodings_end_nothing(photos: Path) -> None:
+    long = "x" * 5000
+    jobs, failures = plan([long, photos / "frame2.jpg", f"{long}/[a]*"])
+    assert targets(jobs) == ["out/frame2.jpg"]
+    assert [len(failure.path) < 300 and "(5000 characters)" in failure.path for failure in failures] == [True, False]
+    assert all(len(failure.path) < 300 for failure in failures)
+    odd = photos / "caf\udce9.png"  # Latin-1
+    odd.touch()
+    listed = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbf" + os.fsencode(odd) + b"\r\ngone.png\r\n"), encoding="utf-8")
+    jobs, failures = plan_jobs(["-"], Path("out"), "same", listed)
+    assert [job.source for job in jobs] == [odd] and [failure.path for failure in failures] == ["gone.png"]
