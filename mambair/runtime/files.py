@@ -49,13 +49,13 @@ class FileMark:
 
 
 @contextmanager
-def atomic_write(path: str | Path, put: Put = Path.replace) -> Iterator[Path]:
+def atomic_write(path: str | Path, put: Put | None = None) -> Iterator[Path]:
     """Write a file so that `path` changes in one step, after the data have reached the disk.
 
     Yields a temporary path in the same folder, with the same suffix, to be written (and closed) in the block. If the
     block raises, or the disk is full, or the process is killed, the file at `path` stays as it was; in the first two
     cases the temporary file is removed, and `remove_leftovers` finds those of killed processes. Missing parent
-    folders are made.
+    folders are made. `put` gives the temporary file its name where that is not to replace any other.
 
         with atomic_write("models/net_g_5000.pth") as temporary:
             torch.save(state, temporary)
@@ -66,7 +66,10 @@ def atomic_write(path: str | Path, put: Put = Path.replace) -> Iterator[Path]:
     try:
         yield temporary
         _flush_to_disk(temporary, os.O_RDWR)
-        put(temporary, path)
+        if put is None:
+            temporary.replace(path)
+        else:
+            put(temporary, path)
     except OSError as error:
         error.filename = str(path)  # not the temporary file's, which nobody knows, or none at all
         raise

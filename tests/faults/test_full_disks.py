@@ -151,7 +151,7 @@ def test_a_disk_that_really_is_full(scene: Scene, mounted: Callable[[str], Path]
 
 
 def test_no_room_to_begin(scene: Scene, mounted: Callable[[str], Path]) -> None:
-    outcome = scene.train(path__root=str(mounted("4k")))
+    outcome = scene.train(path__root=str(mounted("8k")))
     assert outcome.code == 2
     assert "effective_options.yml: No space left on device; mend that and start again" in outcome.output
     assert "Traceback" not in outcome.output

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mambair.commands import test_command
+from mambair.commands import test as test_command
 from mambair.commands.data import main as data_main
 from mambair.runtime.run_folders import claimed_results
 from tests.engine.tiny_run import HARD, test_options, train_options, write_options, write_pairs

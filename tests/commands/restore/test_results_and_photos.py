@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mambair.commands import restore_run
+from mambair.commands.restore import run as restore_run
 from mambair.commands.restore.command import main
 from mambair.imaging.photo import Photo, write_photo
 
