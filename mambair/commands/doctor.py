@@ -121,8 +121,9 @@ def check_cuda() -> Iterator[Finding]:
 
 def check_backends(device: str) -> Iterator[Finding]:
     """Every scan backend: why it cannot run on `device`, or how a tiny scan compares with the reference."""
-    from mambair.ops import available_backends
+    from mambair.ops import available_backends, chosen_backend
 
+    yield Finding(f"scan on {device}", "ok", f"'auto' takes '{chosen_backend(device)}'")
     for backend, reason in available_backends(device).items():
         subject = f"scan '{backend}' on {device}"
         if reason is not None:
@@ -151,7 +152,7 @@ def try_backend(subject: str, backend: str, device: str) -> Finding:
 
 
 def _avoid(device: str) -> str:
-    return f"export MAMBAIR_SCAN_BACKEND={'reference' if device == 'cpu' else 'mamba_ssm'}"
+    return f"export MAMBAIR_SCAN_BACKEND={'mamba_ssm' if device == 'cuda' else 'portable'}"
 
 
 def check_extras() -> Iterator[Finding]:
@@ -181,8 +182,10 @@ def examine() -> list[Finding]:
         import torch
 
         findings += [*check_processor(), *check_cuda(), *check_backends("cpu")]
-        if torch.cuda.is_available():
-            findings.extend(check_backends("cuda"))
+        accelerators = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}
+        for device, backend in accelerators.items():
+            if backend.is_available():
+                findings.extend(check_backends(device))
     return [*findings, *check_extras(), *check_weights()]
 
 

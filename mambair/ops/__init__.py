@@ -1,7 +1,7 @@
 """The state-space operators and their backends, the depthwise convolution and window attention."""
 
 from mambair.ops.attentive_scan import attentive_scan
-from mambair.ops.backends import available_backends, backend_names
+from mambair.ops.backends import available_backends, backend_names, chosen_backend
 from mambair.ops.depthwise import depthwise_conv
 from mambair.ops.selective_scan import selective_scan
 from mambair.ops.ss2d import ss2d_scan
@@ -11,6 +11,7 @@ __all__ = [
     "attentive_scan",
     "available_backends",
     "backend_names",
+    "chosen_backend",
     "depthwise_conv",
     "selective_scan",
     "ss2d_scan",

@@ -24,7 +24,13 @@ ENVIRONMENT_VARIABLE = "MAMBAIR_SCAN_BACKEND"
 OPERATORS = ("selective_scan", "ss2d_scan", "attentive_scan")
 
 # Backend name -> module name inside the operator's folder; the function in it is <operator>_<backend>.
-_MODULES = {"reference": "reference", "numba": "numba_cpu", "triton": "triton_cuda", "mamba_ssm": "mamba_ssm"}
+_MODULES = {
+    "reference": "reference",
+    "portable": "portable",
+    "numba": "numba_cpu",
+    "triton": "triton_cuda",
+    "mamba_ssm": "mamba_ssm",
+}
 _FOLDERS = {
     "selective_scan": "mambair.ops.selective_scan",
     "ss2d_scan": "mambair.ops.ss2d",
@@ -32,8 +38,9 @@ _FOLDERS = {
 }
 _PACKAGES = {"numba": "numba", "triton": "triton", "mamba_ssm": "mamba-ssm"}
 
-# What "auto" tries, in order, before it settles for the reference.
+# What "auto" tries, in order, before it settles for standard operators.
 _PREFERENCES = {"cpu": ("numba",), "cuda": ("triton", "mamba_ssm")}
+_FLOAT64 = ("reference", "portable")
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -60,7 +67,7 @@ def unavailable_reason(operator: str, backend: str, device: torch.device, dtype:
     module = _load(operator, backend)
     if isinstance(module, str):
         return module
-    if dtype == torch.float64 and backend != "reference":
+    if dtype == torch.float64 and backend not in _FLOAT64:
         return "it computes in float32 and was given float64; use backend='reference', or float32 tensors"
     return module.unavailable_reason(device)
 
@@ -73,6 +80,11 @@ def available_backends(device: torch.device | str = "cpu") -> dict[str, str | No
         reasons = (unavailable_reason(operator, backend, device, torch.float32) for operator in OPERATORS)
         found[backend] = next((reason for reason in reasons if reason is not None), None)
     return found
+
+
+def chosen_backend(device: torch.device | str) -> str:
+    """What "auto" means for float32 tensors on `device`."""
+    return _resolve_name("ss2d_scan", "auto", torch.device(device), torch.float32)
 
 
 @functools.cache
@@ -92,7 +104,7 @@ def _choose(operator: str, device: torch.device, dtype: torch.dtype) -> str:
             break
         refused.append(f"{backend}: {reason}")
     else:
-        backend = "reference"
+        backend = "portable"
     # Taking the second choice costs minutes or hours and would otherwise go unseen.
     if refused:
         slower = f"the scan runs on backend '{backend}', which is slower than '{preferences[0]}'"

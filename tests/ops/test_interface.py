@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mambair.errors import UserError
-from mambair.ops import available_backends, backend_names, backends, selective_scan, ss2d_scan
+from mambair.ops import available_backends, backend_names, backends, chosen_backend, selective_scan, ss2d_scan
 from tests.ops.cases import random_scan, random_ss2d
 
 
@@ -98,6 +98,7 @@ def test_available_backends_gives_a_reason_for_each_missing_one() -> None:
     found = available_backends("cpu")
     assert tuple(found) == backend_names()
     assert found["reference"] is None
+    assert found["portable"] is None
     assert found["numba"] is None
     assert found["mamba_ssm"]
     assert "CPU" in available_backends("cuda")["numba"]
@@ -107,6 +108,14 @@ def test_auto_takes_numba_on_the_cpu_and_the_reference_for_float64() -> None:
     for dtype, name in ((torch.float32, "numba"), (torch.bfloat16, "numba"), (torch.float64, "reference")):
         found = backends.find_backend("ss2d_scan", "auto", "cpu", None, dtype)
         assert found == f"ss2d_scan_{name}"
+
+
+def test_auto_takes_standard_operators_where_there_are_no_kernels(caplog: pytest.LogCaptureFixture) -> None:
+    for operator in backends.OPERATORS:
+        for device in ("mps", "xpu"):
+            assert backends.find_backend(operator, "auto", device, None, torch.float32) == f"{operator}_portable"
+    assert chosen_backend("mps") == "portable" and chosen_backend("cpu") == "numba"
+    assert not caplog.records  # nothing better could be had
 
 
 def test_auto_warns_once_when_it_falls_back(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -119,8 +128,8 @@ def test_auto_warns_once_when_it_falls_back(monkeypatch: pytest.MonkeyPatch, cap
     with caplog.at_level(logging.WARNING, logger=backends.__name__):
         for _ in range(3):
             found = backends.find_backend("ss2d_scan", "auto", "cuda", 0, torch.float16)
-    assert found == "ss2d_scan_reference"
+    assert found == "ss2d_scan_portable"
     assert [record.message for record in caplog.records] == [
-        "the scan runs on backend 'reference', which is slower than 'triton'. "
+        "the scan runs on backend 'portable', which is slower than 'triton'. "
         "triton: no triton; pip install triton. mamba_ssm: no mamba_ssm; pip install mamba_ssm"
     ]

@@ -36,7 +36,7 @@ def attentive_scan(
         (straight-through).
         x_proj_weight: (1, R + 2N, D), rows in the order dt, B, C.  dt_projs_weight: (1, D, R).
         dt_projs_bias: (1, D).  A_logs: (D, N).  Ds: (D,).
-        backend: "auto", "reference", "numba", "triton" or "mamba_ssm"; "auto" obeys MAMBAIR_SCAN_BACKEND.
+        backend: "auto", "reference", "portable", "numba", "triton" or "mamba_ssm"; "auto" obeys MAMBAIR_SCAN_BACKEND.
 
     Returns (B, L, D) in x's type. The scan computes in float32, or in float64 if x is float64, also under autocast.
     Gradients reach every tensor argument but tokens.

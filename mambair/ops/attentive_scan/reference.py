@@ -18,6 +18,9 @@ def unavailable_reason(device: torch.device) -> None:
 
 def token_order(tokens: Tensor) -> Tensor:
     """(B, L): the numbers of the places sorted by token; places of one token stay in their order."""
+    if torch.compiler.is_exporting():  # ONNX sorts by an operator that is not stable: no two places may be equal
+        length = tokens.shape[1]
+        tokens = tokens.long() * length + torch.arange(length, device=tokens.device)
     return tokens.sort(dim=1, stable=True).indices
 
 

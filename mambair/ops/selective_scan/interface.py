@@ -33,7 +33,7 @@ def selective_scan(
     Arguments, all real floating point and on one device:
         u, delta: (B, D, L).  A: (D, N).  B, C: (B, G, N, L), or (B, N, L) for one group; G divides D and channel d
         belongs to group d // (D / G).  D, delta_bias: (D,).  z: (B, D, L).
-        backend: "auto", "reference", "numba", "triton" or "mamba_ssm"; "auto" obeys MAMBAIR_SCAN_BACKEND.
+        backend: "auto", "reference", "portable", "numba", "triton" or "mamba_ssm"; "auto" obeys MAMBAIR_SCAN_BACKEND.
 
     Returns y (B, D, L) in u's type, or (y, h[L-1]) with the state (B, D, N) in the type computed in if
     `return_last_state`. Computes in float32, or in float64 if u is float64, also under autocast. Gradients reach

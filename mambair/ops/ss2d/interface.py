@@ -33,7 +33,7 @@ def ss2d_scan(
     Arguments, all real floating point and on one device:
         x: (B, H, W, D), any strides.  x_proj_weight: (K, R + 2N, D), rows in the order dt, B, C.
         dt_projs_weight: (K, D, R).  dt_projs_bias: (K, D).  A_logs: (K D, N).  Ds: (K D,).
-        backend: "auto", "reference", "numba", "triton" or "mamba_ssm"; "auto" obeys MAMBAIR_SCAN_BACKEND.
+        backend: "auto", "reference", "portable", "numba", "triton" or "mamba_ssm"; "auto" obeys MAMBAIR_SCAN_BACKEND.
 
     Returns (B, H, W, D) in x's type. The scan computes in float32, or in float64 if x is float64, also under
     autocast. Gradients reach every tensor argument.

@@ -18,7 +18,13 @@ SIZES = [
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 @pytest.mark.parametrize(
     ("backend", "dtype", "tolerance"),
-    [("reference", torch.float64, 1e-12), ("reference", torch.float32, 1e-5), ("numba", torch.float32, 1e-5)],
+    [
+        ("reference", torch.float64, 1e-12),
+        ("reference", torch.float32, 1e-5),
+        ("portable", torch.float64, 1e-12),
+        ("portable", torch.float32, 1e-5),
+        ("numba", torch.float32, 1e-5),
+    ],
 )
 def test_output_and_every_gradient(sizes, backend, dtype, tolerance):
     generator = torch.Generator().manual_seed(0)
@@ -34,7 +40,7 @@ def test_output_and_every_gradient(sizes, backend, dtype, tolerance):
         assert relative_error(gradient, expected_gradients[name]) < tolerance, name
 
 
-@pytest.mark.parametrize("backend", ["reference", "numba"])
+@pytest.mark.parametrize("backend", ["reference", "portable", "numba"])
 def test_without_policy_and_strided(backend):
     generator = torch.Generator().manual_seed(0)
     arguments, tokens = random_problem(generator)
