@@ -73,6 +73,10 @@ class Registry(Generic[T]):
         """All registered names, sorted."""
         return sorted(self._entries)
 
+    def ignored_keys(self, name: str) -> frozenset[str]:
+        """Keys that are accepted for an entry without having an effect."""
+        return self._ignored_keys[name]
+
     def get(self, name: str, where: str | None = None) -> Callable[..., T]:
         """The entry called `name`; `where` is the option key to blame when there is none."""
         if name not in self._entries:

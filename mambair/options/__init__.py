@@ -2,7 +2,7 @@
 
 from mambair.options.command_line import RunArguments, add_run_arguments, parse_run_arguments, run_arguments
 from mambair.options.dataset_schema import DatasetOptions
-from mambair.options.parsing import dump_options, parse_test_options, parse_train_options
+from mambair.options.parsing import dump_options, parse_options, parse_test_options, parse_train_options
 from mambair.options.schema import TestOptions, TrainingStage, TrainOptions
 from mambair.options.sections import LoggerOptions, MixingOptions, PathOptions, TrainSection, ValOptions
 
@@ -19,6 +19,7 @@ __all__ = [
     "ValOptions",
     "add_run_arguments",
     "dump_options",
+    "parse_options",
     "parse_run_arguments",
     "parse_test_options",
     "parse_train_options",

@@ -8,6 +8,7 @@ from mambair.options.degradation_schema import KernelFields
 from mambair.options.fields import (
     ConflictError,
     Count,
+    DatasetName,
     FileTemplate,
     Flag,
     PathList,
@@ -15,7 +16,6 @@ from mambair.options.fields import (
     Positive,
     Real,
     Section,
-    Text,
     Whole,
 )
 
@@ -33,7 +33,7 @@ class DatasetOptions(KernelFields):
     """One data set. A user's own roots may point anywhere, `../data` included; what is looked up inside
     a root (meta-info entries, LMDB keys, file name templates) may not leave it."""
 
-    type: Text
+    type: DatasetName
     """Registered data set: PairedImageDataset, SyntheticDataset, RealESRGANDataset, SingleImageDataset, ..."""
     name: PlainName | None = None
     """Name in tables and folders; the section's key if left out."""

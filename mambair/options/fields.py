@@ -1,12 +1,26 @@
 """Building blocks of the option schema: the section base class and the value types YAML files need."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 LARGEST_NUMBER = 2**53
 """Beyond it floats are no longer whole numbers one by one; no option comes near."""
+
+REGISTERED_KEY = "x-registered"
+"""Where a JSON schema made of these types notes the kind of registry."""
 
 
 class Section(BaseModel):
@@ -29,6 +43,20 @@ class Section(BaseModel):
             return values
         optional = {name for name, information in cls.model_fields.items() if not information.is_required()}
         return {key: value for key, value in values.items() if value is not None or key not in optional}
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Marks the type of a field whose value names an entry of a registry, alone or as the `type` of a block.
+
+    `kind` is the registry's own (`Registry.kind`). The checks of option files, the JSON schema and the option
+    reference find the registry by it.
+    """
+
+    kind: str
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {**handler(schema), REGISTERED_KEY: self.kind}
 
 
 class ConflictError(ValueError):
@@ -195,13 +223,25 @@ PositiveRange = Annotated[Range, AfterValidator(_positive_range)]
 QualityRange = Annotated[Range, AfterValidator(_quality_range)]
 Probabilities = Annotated[list[Real], AfterValidator(_probabilities)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
-PathList = Annotated[list[FilePath], BeforeValidator(_as_list)]
+PathList = Annotated[list[FilePath], BeforeValidator(_as_list, json_schema_input_type=Path | list[Path])]
 PlainName = Annotated[Text, AfterValidator(_plain_name)]
 FileTemplate = Annotated[Text, AfterValidator(_file_template)]
-GpuCount = Annotated[int | str, BeforeValidator(_gpu_count)]
-TileSize = Annotated[int | str, BeforeValidator(_tile)]
+GpuCount = Annotated[int | str, BeforeValidator(_gpu_count, json_schema_input_type=int | Literal["auto"])]
+TileSize = Annotated[int | str, BeforeValidator(_tile, json_schema_input_type=int | Literal["published", "none"])]
 Component = Annotated[dict[str, Any], BeforeValidator(_component)]
-Switch = Annotated[bool | Literal["auto"], BeforeValidator(lambda value: value if value == "auto" else _flag(value))]
+NetworkBlock = Annotated[Component, Registered("network")]
+LossBlock = Annotated[Component, Registered("loss")]
+MetricBlock = Annotated[Component, Registered("metric")]
+OptimizerBlock = Annotated[Component, Registered("optimizer")]
+SchedulerBlock = Annotated[Component, Registered("scheduler")]
+ModelName = Annotated[Text, Registered("model")]
+DatasetName = Annotated[Text, Registered("dataset")]
+Switch = Annotated[
+    bool | Literal["auto"],
+    BeforeValidator(
+        lambda value: value if value == "auto" else _flag(value), json_schema_input_type=bool | Literal["auto"]
+    ),
+]
 """On, off, or decided by what pays."""
 
 Precision = Literal["auto", "none", "bf16", "fp16"]

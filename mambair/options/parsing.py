@@ -47,6 +47,12 @@ def parse_test_options(path: str | Path, *, force_yml: Sequence[str] = (), debug
     return _parse(Path(path), TestOptions, force_yml, debug)
 
 
+def parse_options(path: str | Path, *, force_yml: Sequence[str] = ()) -> TrainOptions | TestOptions:
+    """Read and check a file of either kind: a training file is one that has a `train` section."""
+    parse = parse_train_options if "train" in read_yaml(Path(path)).data else parse_test_options
+    return parse(path, force_yml=force_yml)
+
+
 def dump_options(options: TrainOptions | TestOptions) -> str:
     """The options in effect as YAML that parses to the same options, defaults included.
 

@@ -12,7 +12,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from mambair.options.dataset_schema import DatasetOptions
 from mambair.options.degradation_schema import DegradationFields
-from mambair.options.fields import Component, ConflictError, Count, Flag, GpuCount, PlainName, Text, Whole
+from mambair.options.fields import ConflictError, Count, Flag, GpuCount, ModelName, NetworkBlock, PlainName, Whole
 from mambair.options.sections import DistOptions, LoggerOptions, PathOptions, TrainSection, ValOptions
 from mambair.options.source import OptionSource
 
@@ -36,7 +36,7 @@ class _CommonOptions(DegradationFields):
 
     name: PlainName
     """Name of the experiment: its folder in experiments/ or results/."""
-    model_type: Text = "MambaIRModel"
+    model_type: ModelName = "MambaIRModel"
     """Registered training model: MambaIRModel, ImageCleanModel, MambaIRGANModel, ..."""
     scale: Annotated[Whole, Field(ge=1, le=8)] = 1
     """Upscaling factor; 1 for denoising and JPEG."""
@@ -48,7 +48,7 @@ class _CommonOptions(DegradationFields):
     """Bit-identical runs on the same machine, at some cost in speed on a GPU."""
     datasets: dict[str, DatasetOptions]
     """Data sets by phase: train, val, val_2, test_1, ...; one that is ~ is left out."""
-    network_g: Component
+    network_g: NetworkBlock
     """The restoration network."""
     path: PathOptions = PathOptions()
     """Weights and states to start from."""
@@ -110,7 +110,7 @@ class _CommonOptions(DegradationFields):
 class TrainOptions(_CommonOptions):
     """A training option file."""
 
-    network_d: Component | None = None
+    network_d: NetworkBlock | None = None
     """The discriminator."""
     train: TrainSection
     """Losses, optimisers, schedule and precision."""

@@ -5,15 +5,18 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from mambair.options.fields import (
-    Component,
     ConflictError,
     Count,
     FilePath,
     Flag,
+    LossBlock,
+    MetricBlock,
+    OptimizerBlock,
     PlainName,
     Positive,
     Precision,
     Real,
+    SchedulerBlock,
     Section,
     Switch,
     Text,
@@ -63,17 +66,17 @@ class TrainSection(Section):
     """Steps over which the learning rate rises linearly from 0; -1 for none."""
     ema_decay: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     """Decay of the exponential moving average of the weights; 0 for none."""
-    optim_g: Component
+    optim_g: OptimizerBlock
     """Optimiser of the restoration network."""
-    optim_d: Component | None = None
+    optim_d: OptimizerBlock | None = None
     """Optimiser of the discriminator."""
-    scheduler: Component | None = None
+    scheduler: SchedulerBlock | None = None
     """Learning-rate schedule; constant if left out."""
-    pixel_opt: Component | None = None
+    pixel_opt: LossBlock | None = None
     """Pixel loss."""
-    perceptual_opt: Component | None = None
+    perceptual_opt: LossBlock | None = None
     """Perceptual loss."""
-    gan_opt: Component | None = None
+    gan_opt: LossBlock | None = None
     """Adversarial loss; needs network_d and optim_d."""
     net_d_iters: Positive = 1
     """The generator is updated every net_d_iters discriminator steps."""
@@ -112,7 +115,7 @@ class ValOptions(Section):
     """Write restored images."""
     suffix: PlainName | None = None
     """Appended to the names of saved images, in place of the experiment's name."""
-    metrics: dict[str, Component] = {}
+    metrics: dict[str, MetricBlock] = {}
     """Name in tables -> metric; the first one picks the best checkpoint."""
     pbar: Flag = True
     """Show a progress bar."""

@@ -16,6 +16,7 @@ import torch
 from mambair import cli
 from mambair.commands import analyze, weights
 from mambair.commands.data import command as data_command
+from mambair.commands.options import command as options_command
 from mambair.commands.restore import command as restore_command
 from mambair.commands.test import build_parser as build_test_parser
 from mambair.options import parse_run_arguments, parse_test_options, parse_train_options
@@ -25,7 +26,7 @@ from tests.fake_hub import serve
 
 DOCS = PROJECT / "docs"
 RUN = ("restore.md", "weights.md", "analysis.md")
-READ = ("tasks.md", "model_card.md", "performance.md", "../datasets/README.md")
+READ = ("tasks.md", "options.md", "model_card.md", "performance.md", "../datasets/README.md")
 
 RECIPES = {
     "mambair restore photo.jpg -o restored": Recipe(("restored/photo.jpg",)),
@@ -182,6 +183,7 @@ def test_the_other_pages_name_what_exists(command: str, monkeypatch: pytest.Monk
         parse_test_options(run.opt, force_yml=run.force_yml, debug=run.debug)
     elif program == "mambair":
         parsers = {"data": data_command, "restore": restore_command, "analyze": analyze, "weights": weights}
+        parsers["options"] = options_command
         accepted(parsers[name].build_parser(), arguments)
     else:
         pytest.fail(f"a kind of command that this test does not know: {command}")

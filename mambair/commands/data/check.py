@@ -13,8 +13,7 @@ from mambair.data.builders import BuildContext, find_images
 from mambair.data.loaders import TrainLoader  # noqa: F401  (its module registers every data set)
 from mambair.data.pairing import Pair, Problem, inspect_pairs
 from mambair.errors import UserError
-from mambair.options import TestOptions, TrainOptions, parse_test_options, parse_train_options
-from mambair.options.yaml_reader import read_yaml
+from mambair.options import TestOptions, TrainOptions, parse_options
 from mambair.registry import DATASETS
 from mambair.runtime.log_setup import console
 
@@ -37,7 +36,7 @@ def check_option_file(path: Path, decode: bool = True) -> int:
 
     Returns 0, or 2 if there are problems. With `decode` every image is decoded whole; otherwise headers are read.
     """
-    options = read_options(path)
+    options = parse_options(path)
     reports = [_inspect(options, section, decode) for section in options.datasets]
     console.print(_table(reports))
     problems = [(report.section, problem) for report in reports for problem in report.problems]
@@ -48,11 +47,6 @@ def check_option_file(path: Path, decode: bool = True) -> int:
         return USER_ERROR
     console.print("all images are there, fit together and can be read", markup=False)
     return OK
-
-
-def read_options(path: Path) -> TrainOptions | TestOptions:
-    """A training file if it has a `train` section, else a test file."""
-    return parse_train_options(path) if "train" in read_yaml(path).data else parse_test_options(path)
 
 
 def _inspect(options: TrainOptions | TestOptions, key: str, decode: bool) -> SectionReport:

@@ -1,0 +1,1 @@
+"""`mambair options`: option files checked, explained, compared and begun."""

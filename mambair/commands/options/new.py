@@ -1,0 +1,132 @@
+"""`mambair options new`: a training file for one's own folders."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mambair.commands.options.recipe import CLASSIC, LIGHT, Images, Pairs, Recipe, recipe_text
+from mambair.commands.options.schema_files import schema_line
+from mambair.errors import UserError
+from mambair.runtime.files import atomic_write
+
+TASKS = {
+    "x2": "super-resolution, twice as large",
+    "x3": "super-resolution, three times as large",
+    "x4": "super-resolution, four times as large",
+    "denoise": "removal of Gaussian noise",
+    "jpeg": "removal of JPEG artifacts",
+    "photo": "real-world super-resolution x4: blur, noise and JPEG of unknown kinds",
+    "pairs": "any task whose low-quality images are on disk",
+}
+LIGHT_ITERATIONS, CLASSIC_ITERATIONS = 20_000, 500_000
+CHARBONNIER = {"type": "CharbonnierLoss", "loss_weight": 1.0, "eps": 1e-6}
+
+
+def write_new(arguments: argparse.Namespace) -> Path:
+    """Write the file that the command line describes; returns its path. Raises UserError for what does not fit."""
+    path: Path = arguments.output
+    if path.exists() and not arguments.overwrite:
+        raise UserError(f"{path}: is there already; choose another name, or pass --overwrite")
+    recipe = build_recipe(arguments)
+    with atomic_write(path) as temporary:
+        temporary.write_text(recipe_text(recipe, schema_line(path, is_training=True), path), encoding="utf-8")
+    return path
+
+
+def build_recipe(arguments: argparse.Namespace) -> Recipe:
+    """What the arguments of `mambair options new` ask for."""
+    check_folders(arguments)
+    task, scale = arguments.task, scale_of(arguments)
+    pairs = pairs_of(task, scale, noise=arguments.noise, quality=arguments.quality, gray=arguments.gray)
+    if arguments.filename_tmpl is not None:
+        pairs = replace(pairs, keys={**pairs.keys, "filename_tmpl": arguments.filename_tmpl})
+    is_light = arguments.size == "light"
+    validation = None
+    if arguments.val is not None:
+        validation = Images((arguments.val,), () if arguments.val_degraded is None else (arguments.val_degraded,))
+    return Recipe(
+        title=f"{TASKS[task][0].upper()}{TASKS[task][1:]}, on the images of {arguments.images.as_posix()}.",
+        name=arguments.output.stem,
+        scale=scale,
+        pairs=pairs,
+        training=Images((arguments.images,), () if arguments.degraded is None else (arguments.degraded,)),
+        validation=validation,
+        network=network_of(scale, is_light=is_light, gray=arguments.gray),
+        gt_size=64 * scale if scale > 1 else 128,
+        batch=16,
+        total_iter=LIGHT_ITERATIONS if is_light else CLASSIC_ITERATIONS,
+        learning_rate=2e-4,
+        val_freq=1000 if is_light else 5000,
+        model_type="RealESRNetModel" if task == "photo" else "MambaIRModel",
+        loss=CHARBONNIER if scale == 1 else {"type": "L1Loss", "loss_weight": 1.0},
+        head={"gt_size": 64 * scale} if task == "photo" else {},
+    )
+
+
+def check_folders(arguments: argparse.Namespace) -> None:
+    """Raise UserError for folders that are missing or do not go with the task."""
+    for folder in filter(None, (arguments.images, arguments.degraded, arguments.val, arguments.val_degraded)):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: is no folder; name folders of images")
+    is_paired = arguments.task == "pairs"
+    if is_paired and arguments.degraded is None:
+        raise UserError("task pairs: name the folder of low-quality images too: --degraded FOLDER")
+    if not is_paired and arguments.degraded is not None:
+        raise UserError(f"task {arguments.task} makes its low-quality images; for those on disk choose the task pairs")
+    if is_paired and (arguments.val is None) != (arguments.val_degraded is None):
+        raise UserError("--val and --val-degraded: pass both, or neither")
+    if arguments.filename_tmpl is not None and not is_paired:
+        raise UserError("--filename-tmpl: belongs to the task pairs, whose low-quality images have names")
+    for option, task in (("noise", "denoise"), ("quality", "jpeg")):
+        if getattr(arguments, option) is not None and arguments.task != task:
+            raise UserError(f"--{option}: belongs to the task {task}, not to {arguments.task}")
+    if arguments.scale is not None and not is_paired:
+        raise UserError(f"--scale: belongs to the task pairs; {arguments.task} has its own")
+
+
+def scale_of(arguments: argparse.Namespace) -> int:
+    """How many times larger the clean images are."""
+    task: str = arguments.task
+    if task == "pairs":
+        return arguments.scale or 1
+    return {"x2": 2, "x3": 3, "x4": 4, "photo": 4}.get(task, 1)
+
+
+def pairs_of(task: str, scale: int, *, noise: int | None, quality: int | None, gray: bool) -> Pairs:
+    """The keys of a data set whose pairs are for a task; noise is 25 and quality 40 where they are not given."""
+    color: dict[str, Any] = {"color": "gray"} if gray else {}
+    if task == "pairs":
+        return Pairs({"type": "PairedImageDataset", **color}, "Clean and low-quality images are paired by their names.")
+    if task == "photo":
+        return Pairs(
+            {"type": "RealESRGANDataset"},
+            "Clean images only; they are degraded at random, in two rounds, on the device.",
+            validation={"type": "SyntheticDataset", "task": "SR"},
+        )
+    if task == "denoise":
+        kind = "denoising_gray" if gray else "denoising_color"
+        keys = {"type": "SyntheticDataset", "task": kind, "noise": noise or 25}
+        return Pairs(keys, "Clean images only; the noise is drawn anew for every patch.")
+    if task == "jpeg":
+        keys = {"type": "SyntheticDataset", "task": "CAR", "quality": quality or 40, "color": "gray" if gray else "rgb"}
+        return Pairs(keys, "Clean images only; they are compressed on the fly.")
+    keys = {"type": "SyntheticDataset", "task": "SR", **color}
+    return Pairs(keys, f"Clean images only; MATLAB's bicubic makes them {scale} times smaller on the fly.")
+
+
+def network_of(scale: int, *, is_light: bool, gray: bool) -> dict[str, Any]:
+    """The paper's lightweight or classic network for a scale."""
+    head = "" if scale == 1 else "pixelshuffledirect" if is_light else "pixelshuffle"
+    sizes = dict(LIGHT if is_light else CLASSIC)
+    if not is_light:
+        sizes["mlp_ratio"] = 1.2 if scale == 1 else 2.0
+    return {
+        "type": "MambaIR",
+        "upscale": scale,
+        "in_chans": 1 if gray else 3,
+        "img_range": 1.0,
+        **sizes,
+        "upsampler": head,
+        "resi_connection": "1conv",
+    }
