@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from mambair.analysis.erf import display_map
 from mambair.analysis.training_logs import SECONDS_PER_HOUR, LoggedRun, device_time
 from mambair.errors import UserError
 from mambair.runtime.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 120
 GIGA = 1e9
@@ -123,7 +127,7 @@ def shown_range(curves: Sequence[Sequence[float]], references: Iterable[float] =
     return min(ends) - margin, max(ends) + margin
 
 
-def _save(figure: "Figure", path: Path) -> None:  # noqa: F821 (matplotlib is imported only where it draws)
+def _save(figure: "Figure", path: Path) -> None:
     if path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UserError(f"{path}: figures are written as .png, .pdf or .svg")
     with atomic_write(path) as temporary:

@@ -56,12 +56,20 @@ class Stretch:
     @property
     def computing(self) -> float:
         """Device seconds per iteration, without waiting for data. The stretch must have a pace."""
+        assert self.pace is not None
         return max(self.pace.seconds - self.pace.data_seconds, 0.0) * self.devices.count
 
     @property
     def waiting(self) -> float:
         """Device seconds per iteration of waiting for data. The stretch must have a pace."""
+        assert self.pace is not None
         return self.pace.data_seconds * self.devices.count
+
+    @property
+    def images(self) -> float:
+        """Images per iteration. The stretch must have a pace."""
+        assert self.pace is not None
+        return self.pace.images_per_second * self.pace.seconds
 
 
 @dataclass(frozen=True)

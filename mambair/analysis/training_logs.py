@@ -51,9 +51,7 @@ class LoggedRun:
     @property
     def images_per_second(self) -> float:
         """Images per device second, at the median pace; infinite where logs are too coarse to tell it."""
-        images = statistics.median(
-            [stretch.pace.images_per_second * stretch.pace.seconds for stretch in self._typical()]
-        )
+        images = statistics.median([stretch.images for stretch in self._typical()])
         return images / self.seconds_per_iteration if self.seconds_per_iteration else math.inf
 
     def _typical(self) -> list[Stretch]:

@@ -5,7 +5,7 @@ K scan directions, R = ceil(C / 16) rank of delta. Features are (B, H, W, C), co
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -155,10 +155,11 @@ class RSSG(nn.Module):
         return channels_last(self.conv(channels_first(self.residual_group(x)))) + x
 
 
-def run_blocks(blocks: nn.ModuleList, x: Tensor, use_checkpoint: bool) -> Tensor:
+def run_blocks(blocks: Iterable[nn.Module], x: Tensor, use_checkpoint: bool) -> Tensor:
     """Apply `blocks` in order; with `use_checkpoint`, keep only their inputs for the backward pass."""
     recompute = use_checkpoint and torch.is_grad_enabled()
     for block in blocks:
+        assert isinstance(block, RSSB)
         keep = block.draw_keep(x)
         x = checkpoint(block, x, keep, use_reentrant=False) if recompute else block(x, keep)
     return x

@@ -49,6 +49,7 @@ class EDSR(RestorationNetwork):
         self.in_channels = num_in_ch
         self.img_range = img_range
         mean = RGB_MEAN if num_in_ch == num_out_ch == 3 else (0.0,)
+        self.mean: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.conv_first = nn.Conv2d(num_in_ch, num_feat, 3, padding=1)
         self.body = nn.Sequential(*(ResidualBlock(num_feat, res_scale) for _ in range(num_block)))

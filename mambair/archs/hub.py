@@ -1,17 +1,23 @@
 """from_pretrained, save_pretrained and push_to_hub, through huggingface_hub where it is installed."""
 
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from torch import nn
 
 from mambair.errors import UserError
 
-try:
-    from huggingface_hub import PyTorchModelHubMixin
-except ImportError:
+if TYPE_CHECKING:
+    from huggingface_hub import ModelHubMixin
 
-    class PyTorchModelHubMixin:
+Hubbed = TypeVar("Hubbed", bound="ModelHubMixin")
+
+if find_spec("huggingface_hub") is not None:
+    from huggingface_hub import PyTorchModelHubMixin
+else:
+
+    class PyTorchModelHubMixin:  # type: ignore[no-redef]
         """Takes the place of huggingface_hub's mixin and says how to get it."""
 
         def __init_subclass__(cls, **card: Any) -> None:
@@ -38,10 +44,14 @@ class HubMixin(PyTorchModelHubMixin):
         save_weights(self, save_directory / "model.safetensors")
 
     @classmethod
-    def _load_as_safetensor(cls, model: nn.Module, model_file: str, map_location: str, strict: bool) -> nn.Module:
+    def _load_as_safetensor(cls, model: Hubbed, model_file: str, map_location: str, strict: bool) -> Hubbed:
         from mambair.weights.loading import load_weights
 
+        assert isinstance(model, nn.Module)
         load_weights(model, model_file, param_key=None)
-        return model.to(map_location).eval()
+        model.to(map_location).eval()
+        return model
 
-    _load_as_pickle = _load_as_safetensor
+    @classmethod
+    def _load_as_pickle(cls, model: Hubbed, model_file: str, map_location: str, strict: bool) -> Hubbed:
+        return cls._load_as_safetensor(model, model_file, map_location, strict)

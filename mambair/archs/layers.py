@@ -92,6 +92,7 @@ class PaddedPointwise(nn.Conv2d):
         more_in, more_out = (channel_padding(x, size) for size in (self.in_channels, self.out_channels))
         if more_in == more_out == 0:
             return super().forward(x)
+        assert self.bias is not None
         weight = F.pad(self.weight[:, :, 0, 0], (0, more_in, 0, more_out))
         x = F.linear(F.pad(channels_last(x), (0, more_in)), weight, F.pad(self.bias, (0, more_out)))
         return channels_first(x[..., : self.out_channels])
@@ -107,6 +108,7 @@ class PaddedConv2d(nn.Conv2d):
         more_in, more_out = (channel_padding(x, size) for size in (self.in_channels, self.out_channels))
         if more_in == more_out == 0:
             return super().forward(x)
+        assert self.bias is not None
         weight = F.pad(self.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
         x = F.pad(x, (0, 0, 0, 0, 0, more_in))
         return F.conv2d(x, weight, F.pad(self.bias, (0, more_out)), padding=1)[:, : self.out_channels]

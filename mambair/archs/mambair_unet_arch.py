@@ -88,8 +88,10 @@ class MambaIRUNet(RestorationNetwork):
         drop_path = iter(drop_path_rates(drop_path_rate, sum(depths)))
 
         def stage(depth: int, channels: int) -> nn.ModuleList:
-            options = {"local_block": local_block, "compress_ratio": compress_ratio, "scan_directions": scan_directions}
-            return nn.ModuleList(RSSB(channels, d_state, mlp_ratio, next(drop_path), **options) for _ in range(depth))
+            return nn.ModuleList(
+                RSSB(channels, d_state, mlp_ratio, next(drop_path), local_block, compress_ratio, scan_directions)
+                for _ in range(depth)
+            )
 
         self.patch_embed = OverlapPatchEmbed(inp_channels, dim)
         self.encoder_level1 = stage(num_blocks[0], dim)

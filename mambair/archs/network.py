@@ -1,7 +1,7 @@
 """What every restoration network has in common."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +61,33 @@ class RestorationNetwork(
                 f"{type(self).__name__} takes images of {self.in_channels} channel(s) as (B, C, H, W), "
                 f"but the input has shape {tuple(x.shape)}"
             )
+
+
+class Traits(NamedTuple):
+    """What is to be known of a network before it is applied to images."""
+
+    scale: int
+    in_channels: int
+    size_multiple: int
+
+
+def traits_of(network: nn.Module) -> Traits:
+    """What a network says of itself; one that says nothing takes colour of any size and keeps it.
+
+    Raises UserError for attributes that are no whole numbers above 0.
+    """
+    usual = Traits(scale=1, in_channels=3, size_multiple=1)
+    traits = usual._replace(**{name: getattr(network, name) for name in usual._fields if hasattr(network, name)})
+    for name, value in traits._asdict().items():
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{type(network).__name__}.{name} is {value!r}; it must be a whole number of at least 1")
+    return traits
+
+
+def hyperparameters_of(network: nn.Module) -> dict[str, Any]:
+    """The constructor arguments that a network keeps; none where it keeps none."""
+    found = getattr(network, "hyperparameters", {})
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 def constructor_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from mambair.analysis.figures import (
 from mambair.analysis.networks import is_untrained, load_any_network, sample_crops, to_device, warn_random_weights
 from mambair.analysis.scaling import LIGHT, PAPER_LIGHT, flops_by_size
 from mambair.archs import build_network
+from mambair.archs.network import traits_of
 from mambair.commands.arguments import positive_argument
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
@@ -116,8 +117,8 @@ def run_complexity(arguments: argparse.Namespace) -> None:
     )
     table.title = f"Cost of an output of {width}x{height}: module counting, then full counting"
     for name, network in networks.items():
-        scale = network.scale
-        table.add_row(name, *_row(measure_complexity(network, height // scale, width // scale, network.in_channels)))
+        scale, in_channels, _ = traits_of(network)
+        table.add_row(name, *_row(measure_complexity(network, height // scale, width // scale, in_channels)))
     console.print(table)
     console.print(
         "module counting: what thop counts, and the paper prints; Linear, Conv2d, LayerNorm, pooling modules only.\n"
@@ -159,7 +160,7 @@ def measured_networks(arguments: argparse.Namespace) -> dict[str, nn.Module]:
 def crops_for(network: nn.Module, arguments: argparse.Namespace) -> list[torch.Tensor]:
     """The images that every network of a command sees alike."""
     rng = np.random.default_rng(arguments.seed)
-    crops = sample_crops(arguments.count, arguments.size, network.in_channels, rng, arguments.images)
+    crops = sample_crops(arguments.count, arguments.size, traits_of(network).in_channels, rng, arguments.images)
     return to_device(crops, next(network.parameters()).device)
 
 
@@ -172,7 +173,7 @@ def run_receptive_field(arguments: argparse.Namespace) -> None:
     area = f"{arguments.size}x{arguments.size}"
     table.title = f"Side of the centred square with a share of the contributions, and its part of {area}"
     for name, network in networks.items():
-        maps[name] = contribution_map(network, crops_for(network, arguments), network.scale)
+        maps[name] = contribution_map(network, crops_for(network, arguments), traits_of(network).scale)
         rows, columns = support_size(maps[name])
         squares = centred_squares(maps[name])
         table.add_row(name, f"{columns}x{rows}", *(f"{square.side} ({square.area:.1%})" for square in squares))

@@ -30,7 +30,8 @@ def _values_and_gradients(
     arguments: list[torch.Tensor], weights: torch.Tensor, backend: str, device: str
 ) -> list[torch.Tensor]:
     leaves = [argument.to(device).requires_grad_(True) for argument in (each.clone() for each in arguments)]
-    result = ss2d_scan(*leaves, directions=K, backend=backend)
+    x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds = leaves
+    result = ss2d_scan(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, directions=K, backend=backend)
     gradients = torch.autograd.grad((result * weights.to(device)).sum(), leaves)
     return [tensor.detach().cpu() for tensor in (result, *gradients)]
 

@@ -4,7 +4,8 @@ import errno
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from mambair.errors import UserError
 
@@ -17,7 +18,12 @@ OUTSIDE_CAUSES = {
 }
 """Failures of disks and rights, which are never a mistake of the program."""
 
-Main = Callable[[Sequence[str] | None], int]
+
+class Main(Protocol):
+    """A command: takes what was typed behind it, sys.argv where nothing is given, and returns the exit code."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+
 
 
 def reports_user_errors(main: Main) -> Main:

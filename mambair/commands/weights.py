@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.progress import Progress
 from rich.table import Table
 
+from mambair.archs.network import hyperparameters_of, traits_of
 from mambair.commands.arguments import positive_argument
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
 from mambair.errors import UserError
@@ -165,10 +166,11 @@ def convert_weights(arguments: argparse.Namespace) -> None:
         raise UserError(f"{target}: exists; pass --overwrite to replace it")
     source = find_weights(arguments.source)
     network = load_network(source)
-    check_purpose(source, network.scale, arguments.task, arguments.noise)
+    check_purpose(source, traits_of(network).scale, arguments.task, arguments.noise)
     stated_task, stated_noise = read_purpose(source)
     task, noise = arguments.task or stated_task, arguments.noise or stated_noise
-    metadata = {"format": "pt", METADATA_KEY: json.dumps({"type": type(network).__name__, **network.hyperparameters})}
+    options = {"type": type(network).__name__, **hyperparameters_of(network)}
+    metadata = {"format": "pt", METADATA_KEY: json.dumps(options)}
     if task is not None:
         metadata[TASK_KEY] = task
     if noise is not None:

@@ -92,7 +92,8 @@ def build_single(section: DatasetOptions, context: BuildContext) -> SingleImageD
         raise UserError(f"{context.where()}: SingleImageDataset has no ground truth to train on; use another type")
     found = find_images(section, context)
     _check(found, context)
-    return SingleImageDataset([pair.gt for pair in found.pairs], mode=_mode(section), to_tensor=_to_tensor(section))
+    mode: Literal["color", "gray"] = "color" if _mode(section) == "color" else "gray"
+    return SingleImageDataset([pair.gt for pair in found.pairs], mode=mode, to_tensor=_to_tensor(section))
 
 
 @dataclass(frozen=True)

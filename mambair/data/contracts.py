@@ -1,6 +1,7 @@
 """What data sets give: the dictionary of one sample, and the protocol of training sets."""
 
-from typing import Protocol, TypedDict
+from collections.abc import Mapping
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ class TrainingDataset(Protocol):
         """How many images there are."""
         ...
 
-    def sample(self, index: int, rng: np.random.Generator) -> dict:
+    def sample(self, index: int, rng: np.random.Generator) -> Mapping[str, Any]:
         """Image `index` with random patch and symmetry; UserError or OSError where a file cannot be used."""
         ...
 

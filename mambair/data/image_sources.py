@@ -18,7 +18,10 @@ _META_LINE = re.compile(r"(?P<name>.*?)(?: \((?P<size>\d+(?:, ?\d+){1,2})\))?(?:
 class ImageSource(Protocol):
     """A root that holds images under keys: relative paths with '/', in an LMDB without the file extension."""
 
-    root: Path
+    @property
+    def root(self) -> Path:
+        """The folder, or the database."""
+        ...
 
     def names(self) -> list[str]:
         """All images, sorted."""

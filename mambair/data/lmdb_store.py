@@ -34,10 +34,11 @@ _environments: dict[str, tuple[int, lmdb.Environment]] = {}
 def _environment(root: Path) -> lmdb.Environment:
     """This process's environment of a database, opened at the first call."""
     key = os.path.realpath(root)
-    owner, environment = _environments.get(key, (None, None))
-    if owner == os.getpid():
-        return environment
-    if environment is not None:  # inherited through fork: not to be used, but harmless to close as there are no locks
+    if key in _environments:
+        owner, environment = _environments[key]
+        if owner == os.getpid():
+            return environment
+        # inherited through fork: not to be used, but harmless to close as there are no locks
         environment.close()
     try:
         environment = lmdb.open(key, readonly=True, lock=False, readahead=False, meminit=False, create=False)
@@ -105,7 +106,8 @@ class LmdbSource:
         size = self._lines[key].size
         if size is None or len(size) < 3:
             return parse_header(self.read_bytes(key), self.root / key)
-        return ImageHeader(*size, format="LMDB", orientation=1)
+        height, width, channels = size
+        return ImageHeader(height, width, channels, format="LMDB", orientation=1)
 
 
 def build_lmdb(

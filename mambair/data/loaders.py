@@ -97,7 +97,7 @@ class TrainLoader:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
         """End the workers. A UserError takes the place of what torch raises wherever this process is when one dies."""
         self.close()
-        if is_worker_death(error):
+        if error is not None and is_worker_death(error):
             raise worker_died(error) from error
 
     def __iter__(self) -> Iterator[LoadedStep]:
@@ -125,6 +125,7 @@ class TrainLoader:
         atexit.unregister(self.close)
 
     def _next_batch(self) -> Batch:
+        assert self._batches is not None
         try:
             batch = next(self._batches)
         except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while it handed over a batch
@@ -135,7 +136,7 @@ class TrainLoader:
         return batch
 
 
-def is_worker_death(error: BaseException | None) -> bool:
+def is_worker_death(error: BaseException) -> bool:
     """Whether torch says that a worker ended other than by an exception, which it raises again with its traceback."""
     return type(error) is RuntimeError and str(error).startswith("DataLoader worker")
 
@@ -177,7 +178,8 @@ def build_schedule(options: TrainOptions, world_size: int) -> DrawSchedule:
     """
     section = options.datasets["train"]
     where = options.where("datasets.train")
-    largest = section.mini_batch_sizes or [section.batch_size_per_gpu]
+    single = [] if section.batch_size_per_gpu is None else [section.batch_size_per_gpu]
+    largest = section.mini_batch_sizes or single
     stages = []
     for stage, micro_batch in zip(options.stages(world_size), largest, strict=True):
         plan = plan_batch(stage.total_batch, world_size, micro_batch, where)
@@ -219,7 +221,7 @@ def build_val_datasets(options: TrainOptions | TestOptions, check: bool = True) 
 
     `check`: inspect all files first; in a run of several processes one of them is enough.
     """
-    datasets = {}
+    datasets: dict[str, EvaluationDataset] = {}
     for phase, section in options.datasets.items():
         if phase != "train":
             context = BuildContext(options.where, f"datasets.{phase}", options.scale, training=False, check=check)

@@ -54,22 +54,23 @@ class PairedImageDataset(Dataset):
         gt, lq = self._read(index)
         size = gt_size or self.gt_size
         if size is not None:
-            window = random_window(*lq.shape[:2], size // self.scale, rng, printable(self.pairs[index].lq.path))
+            name = printable(self.pairs[index].partner.path)
+            window = random_window(lq.shape[0], lq.shape[1], size // self.scale, rng, name)
             gt, lq = window.scaled(self.scale).cut(gt), window.cut(lq)
         return self._finish(index, *self.symmetries.draw(rng, gt, lq))
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Both images, the ground truth without the last rows and columns that its partner does not cover."""
         pair = self.pairs[index]
-        gt, lq = pair.gt.read(self.mode), pair.lq.read(self.mode)
+        gt, lq = pair.gt.read(self.mode), pair.partner.read(self.mode)
         height, width = (length // self.scale for length in gt.shape[:2])
         if lq.shape[:2] != (height, width):
             raise UserError(
-                f"{printable(pair.lq.path)}: {lq.shape[0]}x{lq.shape[1]} pixels do not fit its ground truth of "
+                f"{printable(pair.partner.path)}: {lq.shape[0]}x{lq.shape[1]} pixels do not fit its ground truth of "
                 f"{gt.shape[0]}x{gt.shape[1]} at scale {self.scale}"
             )
         return gt[: height * self.scale, : width * self.scale], lq
 
     def _finish(self, index: int, gt: np.ndarray, lq: np.ndarray) -> Sample:
         pair = self.pairs[index]
-        return Sample(lq=self.to_tensor(lq), gt=self.to_tensor(gt), lq_path=pair.lq.path, gt_path=pair.gt.path)
+        return Sample(lq=self.to_tensor(lq), gt=self.to_tensor(gt), lq_path=pair.partner.path, gt_path=pair.gt.path)

@@ -32,6 +32,12 @@ class Pair:
     gt: ImageEntry
     lq: ImageEntry | None = None
 
+    @property
+    def partner(self) -> ImageEntry:
+        """The low-quality image of a pair that has one on disk."""
+        assert self.lq is not None, self.gt.path
+        return self.lq
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -87,7 +93,7 @@ def list_entries(
         raise UserError(
             f"{where}: {len(roots)} roots but {len(meta_info_files)} files in meta_info_file; give one file per root"
         )
-    entries = []
+    entries: list[ImageEntry] = []
     for index, root in enumerate(roots):
         source = open_source(root, backend, where)
         if meta_info_files:

@@ -21,7 +21,8 @@ _ORDER, _SAMPLE, _SUBSTITUTE = range(3)
 class BadSample(NamedTuple):
     """An image that could not be used, and for which another one was taken."""
 
-    index: int
+    number: int
+    """Of the image in the data set."""
     message: str
     """Path and reason, one line."""
 
@@ -80,9 +81,11 @@ class SeededDataset(Dataset):
 
 def collate(samples: Sequence[dict[str, Any] | LoadingFailed]) -> dict[str, Any] | LoadingFailed:
     """A batch: tensors stacked, texts listed, the reports of bad samples joined into one list."""
+    loaded: list[dict[str, Any]] = []
     for sample in samples:
         if isinstance(sample, LoadingFailed):
             return sample
-    bad = [report for sample in samples for report in sample[BAD_SAMPLES]]
-    plain = [{key: value for key, value in sample.items() if key != BAD_SAMPLES} for sample in samples]
+        loaded.append(sample)
+    bad = [report for sample in loaded for report in sample[BAD_SAMPLES]]
+    plain = [{key: value for key, value in sample.items() if key != BAD_SAMPLES} for sample in loaded]
     return {**default_collate(plain), BAD_SAMPLES: bad}

@@ -22,12 +22,20 @@ class RandomNormals(Protocol):
 class Degradation(Protocol):
     """Makes a low-quality image of a whole image, or of a part that is cut as the attributes say."""
 
-    scale: int
-    """How many times smaller the result is."""
-    alignment: int
-    """Parts must start and end on multiples of this, so that they degrade as they do in the whole image."""
-    margin: int
-    """Pixels around a part that influence it."""
+    @property
+    def scale(self) -> int:
+        """How many times smaller the result is."""
+        ...
+
+    @property
+    def alignment(self) -> int:
+        """Parts must start and end on multiples of this, so that they degrade as they do in the whole image."""
+        ...
+
+    @property
+    def margin(self) -> int:
+        """Pixels around a part that influence it."""
+        ...
 
     def __call__(self, image: np.ndarray, rng: RandomNormals) -> np.ndarray:
         """(H, W, C) integer pixels to (H/scale, W/scale, C) integer pixels or floats in [0, 1]."""

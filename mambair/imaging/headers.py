@@ -6,6 +6,7 @@ import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (registers WEBP)
 
@@ -76,7 +77,7 @@ def parse_header(data: bytes, name: str | Path) -> ImageHeader:
 _DAMAGE = (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, LookupError, TypeError, struct.error)
 
 
-def _read_header(stream: io.BufferedIOBase, name: str | Path) -> ImageHeader:
+def _read_header(stream: IO[bytes], name: str | Path) -> ImageHeader:
     limit = max_pixels()
     try:
         with Image.open(stream, formats=_FORMATS) as image:

@@ -18,6 +18,6 @@ def jpeg_compress(image: np.ndarray, quality: int) -> np.ndarray:
     written, data = cv2.imencode(".jpg", source, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
     if not written:
         raise ValueError(f"OpenCV cannot compress an image of shape {image.shape} as JPEG")
-    if color:
-        return cv2.cvtColor(cv2.imdecode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-    return cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)[:, :, None]
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
+    assert decoded is not None, "OpenCV reads what it has just written"
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if color else decoded[:, :, None]

@@ -5,10 +5,12 @@ import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
 from PIL import Image, ImageOps
+from PIL.TiffImagePlugin import TiffImageFile
 
 from mambair.errors import UserError
 from mambair.imaging.files import decode_image, encode_image, read_bytes
@@ -85,7 +87,7 @@ def _is_deep(image: Image.Image, data: bytes) -> bool:
         return True
     if image.format == "PNG":
         return data[_PNG_BIT_DEPTH] == 16
-    return image.format == "TIFF" and max(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,))) > 8
+    return isinstance(image, TiffImageFile) and max(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,))) > 8
 
 
 def to_plain_mode(image: Image.Image) -> Image.Image:
@@ -141,13 +143,14 @@ def _encode_8bit(photo: Photo, extension: str, quality: int) -> bytes:
     pixels = to_uint8(photo.pixels)
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     kind = Image.registered_extensions()[extension]
-    options = {
+    by_type: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": quality, "subsampling": "4:4:4"},
         "WEBP": {"quality": quality, "alpha_quality": 100},
         "TIFF": {"compression": "tiff_adobe_deflate"},
         "PNG": {"compress_level": _PNG_LEVEL},
         "BMP": {},
-    }[kind]
+    }
+    options = by_type[kind]
     if kind != "BMP":
         options |= {"icc_profile": photo.icc_profile, "exif": photo.exif or b""}
     stream = io.BytesIO()

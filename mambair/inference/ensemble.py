@@ -21,4 +21,5 @@ def self_ensemble(fn: Callable[[torch.Tensor], torch.Tensor], lq: torch.Tensor) 
             restored = fn(turned.flip(flip).contiguous()).flip(flip).float()
             restored = restored.transpose(ROWS, COLUMNS) if transpose else restored
             total = restored if total is None else total + restored
+    assert total is not None
     return total / (2 * len(FLIPS))

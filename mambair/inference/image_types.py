@@ -100,7 +100,9 @@ def _unpack_pil(image: Image.Image) -> Unpacked:
     if not upright.mode.startswith("I;16"):
         upright = to_plain_mode(upright)
     unpacked = _unpack_array(np.asarray(upright))
-    mode, info = upright.mode, {key: upright.info[key] for key in ("icc_profile", "dpi") if key in upright.info}
+    mode = upright.mode
+    kept = [key for key in ("icc_profile", "dpi") if key in upright.info]
+    info: dict[str | tuple[int, int], Any] = {key: upright.info[key] for key in kept}
 
     def pack(restored: torch.Tensor) -> Image.Image:
         pixels = unpacked.pack(restored)
@@ -122,7 +124,7 @@ def _check_range(planes: torch.Tensor) -> None:
         )
 
 
-def joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+def joined(parts: list[torch.Tensor]) -> torch.Tensor:
     """The parts along the first dimension; torch.cat would copy even a single one."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 

@@ -10,6 +10,7 @@ import psutil
 import torch
 from torch import nn
 
+from mambair.archs.network import traits_of
 from mambair.runtime.freed_memory import give_back_freed_memory
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class TilePlan:
 
     def __init__(self, run: Callable[[torch.Tensor], torch.Tensor], network: nn.Module, device: torch.device) -> None:
         self._run, self._network, self._device = run, network, device
-        self._step = math.lcm(TILE_STEP, network.size_multiple)
+        self._step = math.lcm(TILE_STEP, traits_of(network).size_multiple)
         self._cost: MemoryCost | None = None
         self._limit: int | None = None
 
@@ -149,7 +150,7 @@ class TilePlan:
             return MemoryCost(fixed=0, per_pixel=CPU_BYTES_PER_CHANNEL * width_of(self._network))
         peaks = []
         for side in PROBE_SIDES:
-            probe = torch.zeros(1, self._network.in_channels, side, side, device=self._device)
+            probe = torch.zeros(1, traits_of(self._network).in_channels, side, side, device=self._device)
             self._run(probe)  # the first call at a size also compiles kernels, which takes memory that is given back
             before = torch.cuda.memory_allocated(self._device)
             torch.cuda.reset_peak_memory_stats(self._device)

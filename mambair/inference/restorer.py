@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from mambair.archs.network import traits_of
 from mambair.errors import UserError
 from mambair.inference.ensemble import self_ensemble
 from mambair.inference.graphs import GraphedForward
@@ -61,13 +62,14 @@ class Restorer:
         check_tile(tile, overlap)
         if batch < 1:
             raise UserError(f"batch: {batch} must be at least 1")
-        if network.in_channels not in (GRAY, COLOR):
+        traits = traits_of(network)
+        if traits.in_channels not in (GRAY, COLOR):
             raise UserError(
-                f"the network takes {network.in_channels} channels; only gray (1) and RGB (3) can be restored"
+                f"the network takes {traits.in_channels} channels; only gray (1) and RGB (3) can be restored"
             )
         self.network = network.to(device).eval().requires_grad_(False)
-        self.scale: int = network.scale
-        self.in_channels: int = network.in_channels
+        self.scale = traits.scale
+        self.in_channels = traits.in_channels
         self.device = device
         self._autocast = autocast_dtype(amp, device)
         self._tile, self._overlap, self._ensemble, self._batch = tile, overlap, ensemble, batch
@@ -100,7 +102,7 @@ class Restorer:
         return unpacked.pack(self._restore_planes(unpacked.planes))
 
     def _restore_list(self, images: Sequence[Any]) -> list[Any]:
-        results = []
+        results: list[Any] = []
         for group in group_by_size([unpack_image(image) for image in images], self._batch):
             restored = self._restore_planes(joined([unpacked.planes for unpacked in group]))
             parts = restored.split([len(unpacked.planes) for unpacked in group])
@@ -251,8 +253,9 @@ def load_model(
     path = find_weights(weights, task=task, noise=noise)
     device = find_device(str(device))
     network = load_network(path)
-    check_purpose(path, network.scale, task, noise)
-    logger.info("weights: %s (%s, x%d)", path, type(network).__name__, network.scale)
+    scale = traits_of(network).scale
+    check_purpose(path, scale, task, noise)
+    logger.info("weights: %s (%s, x%d)", path, type(network).__name__, scale)
     return Restorer(
         network,
         device=device,

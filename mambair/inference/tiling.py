@@ -117,10 +117,10 @@ def restore_published(fn: Restore, lq: torch.Tensor, scale: int) -> torch.Tensor
     tiles = published_tiles(height, width)
     padded_height, padded_width = tiles[-1].rows.keep_stop, tiles[-1].columns.keep_stop
     padded = F.pad(lq, (0, padded_width - width, 0, padded_height - height), mode="reflect")
-    output = None
+    output = lq.new_empty(0)
     for rows, columns in tiles:
         restored = fn(padded[..., rows.start : rows.stop, columns.start : columns.stop])
-        if output is None:
+        if not output.numel():
             output = lq.new_empty(batch, restored.shape[1], padded_height * scale, padded_width * scale)
         top, left = (rows.keep_start - rows.start) * scale, (columns.keep_start - columns.start) * scale
         kept_height = (rows.keep_stop - rows.keep_start) * scale
@@ -144,11 +144,11 @@ def restore_blended(
         for length in (height, width)
     ]
     places = [(row, column) for row in axes[0] for column in axes[1]]
-    output = None
+    output = lq.new_empty(0)
     for group in _groups(places, tile_batch):
         crops = [lq[..., top : top + tile_height, left : left + tile_width] for (top, _), (left, _) in group]
         restored = fn(torch.cat(crops)).to(lq.device, torch.float32)  # (len(group)*B, C, s*h, s*w)
-        if output is None:
+        if not output.numel():
             output = torch.zeros(
                 batch, restored.shape[1], height * scale, width * scale, dtype=torch.float32, device=lq.device
             )

@@ -6,6 +6,7 @@ Shapes: B images, C channels, H x W pixels of the low-quality input, s the scale
 import torch
 from torch import Tensor, nn
 
+from mambair.archs.network import traits_of
 from mambair.inference.ensemble import self_ensemble
 from mambair.inference.tiling import TileRule, restore_tiled
 
@@ -35,7 +36,7 @@ class Restoration:
                 return network(x).float()
 
         def tiled(x: Tensor) -> Tensor:
-            return restore_tiled(forward, x, network.scale, self.tile)
+            return restore_tiled(forward, x, traits_of(network).scale, self.tile)
 
         was_training = network.training
         network.eval()

@@ -53,7 +53,9 @@ class VGGFeatures(nn.Module):
         self.features.load_state_dict(_vgg_weights(vgg_type, weights, self.features.state_dict()))
         self.requires_grad_(False).eval()
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if normalize else ((0.0,) * 3, (1.0,) * 3)
+        self.mean: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.std: Tensor
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:

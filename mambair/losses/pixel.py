@@ -5,6 +5,7 @@ always computed in the target's precision (float32 in training).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from mambair.errors import UserError
 from mambair.registry import LOSSES
 
-REDUCTIONS = {"mean": torch.mean, "sum": torch.sum}
+REDUCTIONS: dict[str, Callable[[Tensor], Tensor]] = {"mean": torch.mean, "sum": torch.sum}
 
 
 class PixelLoss(nn.Module, ABC):

@@ -9,6 +9,7 @@ from torch import nn
 
 import mambair.losses  # noqa: F401  (registers the losses)
 from mambair.archs import build_network
+from mambair.inference.tiling import TileRule
 from mambair.inference.whole_or_tiled import Restoration
 from mambair.models.mixing import MixUp
 from mambair.models.optimizers import ScheduledOptimizer
@@ -76,5 +77,9 @@ def build_optimizer(options: TrainOptions, key: str, network: nn.Module) -> Sche
 def build_restoration(val: ValOptions | None, device: torch.device) -> Restoration:
     """How images are restored according to the `val` section."""
     val = val or ValOptions()
-    tile = None if val.tile == "none" else val.tile
+    tile: TileRule = None
+    if isinstance(val.tile, int):
+        tile = val.tile
+    elif val.tile == "published":
+        tile = "published"
     return Restoration(tile, ensemble=val.self_ensemble, amp_dtype=autocast_dtype(val.amp, device))

@@ -31,6 +31,7 @@ def update_average(average: AveragedModel, network: nn.Module) -> None:
     What `AveragedModel.update_parameters` does from its second call on, but for sending its count of updates to the
     device, which this average does not depend on: a GPU would be waited for.
     """
+    assert average.multi_avg_fn is not None
     average.multi_avg_fn(list(average.module.parameters()), list(network.parameters()), average.n_averaged)
     for mine, theirs in zip(average.module.buffers(), network.buffers(), strict=True):
         mine.copy_(theirs)

@@ -97,15 +97,13 @@ class AdversarialModel(RestorationModel):
         """The model that an option file describes, ready to be trained."""
         refuse_mixing(options)
         train = options.train
-        for section, key in ((options, "network_d"), (train, "optim_d"), (train, "gan_opt")):
-            if getattr(section, key) is None:
-                where = options.where(key if section is options else f"train.{key}")
-                raise UserError(f"{where}: is missing; {options.model_type} trains against a discriminator")
+        needed("train.optim_d", train.optim_d, options)
+        gan_opt = needed("train.gan_opt", train.gan_opt, options)
         model = cls(
             build_generator(options),
             build_discriminator(options),
             device=device,
-            gan_loss=LOSSES.build(train.gan_opt, where=options.where("train.gan_opt")),
+            gan_loss=LOSSES.build(gan_opt, where=options.where("train.gan_opt")),
             losses=build_losses(options, {"l_pix": "pixel_opt", "l_percep": "perceptual_opt"}),
             restoration=build_restoration(options.val, device),
             amp_dtype=autocast_dtype(train.amp, device),
@@ -167,9 +165,17 @@ class AdversarialModel(RestorationModel):
         self.source.load_state(states, rank)
 
 
+def needed(key: str, block: dict[str, Any] | None, options: TrainOptions) -> dict[str, Any]:
+    """The option block `key`. Raises UserError where the file lacks it."""
+    if block is None:
+        raise UserError(f"{options.where(key)}: is missing; {options.model_type} trains against a discriminator")
+    return block
+
+
 def build_discriminator(options: TrainOptions) -> nn.Module:
     """The discriminator, with its pretrained weights if the file names some."""
-    network = build_network(options.network_d, where=options.where("network_d"))
+    network_d = needed("network_d", options.network_d, options)
+    network = build_network(network_d, where=options.where("network_d"))
     path = options.path
     if path.pretrain_network_d is not None:
         start_from(network, path.pretrain_network_d, strict=path.strict_load_d, param_key=path.param_key_d)

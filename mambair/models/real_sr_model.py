@@ -53,10 +53,12 @@ def _rounds(options: TrainOptions) -> tuple[RoundSettings, RoundSettings]:
         "gray_odds": "gray_noise_prob",
         "jpeg": "jpeg_range",
     }
-    first, second = (
-        {field: _frozen(getattr(options, f"{key}{suffix}")) for field, key in keys.items()} for suffix in ("", "2")
-    )
-    return RoundSettings(blur_odds=1.0, **first), RoundSettings(blur_odds=options.second_blur_prob, **second)
+
+    def settings(blur_odds: float, suffix: str) -> RoundSettings:
+        values: dict[str, Any] = {field: _frozen(getattr(options, f"{key}{suffix}")) for field, key in keys.items()}
+        return RoundSettings(blur_odds=blur_odds, **values)
+
+    return settings(1.0, ""), settings(options.second_blur_prob, "2")
 
 
 def _frozen(value: float | list[float]) -> float | tuple[float, ...]:

@@ -147,4 +147,4 @@ def find_backend(operator: str, backend: str, device_type: str, device_index: in
 
 
 # What torch.compiler.assume_constant_result does; that also imports the whole compiler, 1.5 s at every start.
-find_backend._dynamo_marked_constant = True
+find_backend.__dict__["_dynamo_marked_constant"] = True

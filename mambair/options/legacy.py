@@ -56,7 +56,8 @@ def modernise(data: dict[str, Any], lines: dict[KeyPath, int]) -> tuple[dict[str
                 raise UserError(f"{'.'.join(path)}: is another name of '{new_name}', which is also there; keep one")
             section[new_name] = section.pop(path[-1])
             if path in lines:
-                lines[(*path[:-1], new_name)] = lines[path]
+                renamed = (*path[:-1], new_name)
+                lines[renamed] = lines[path]
     for pattern, reason in IGNORED.items():
         for section, path in _occurrences(data, pattern):
             if section.pop(path[-1]) not in (None, False):  # what is off needs no warning that it has no effect

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mambair.errors import UserError
 from mambair.options.degradation_schema import DegradationFields, KernelFields
@@ -65,7 +65,7 @@ def dump_options(options: TrainOptions | TestOptions) -> str:
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
 
 
-def _drop_unless_set(data: dict[str, Any], section: Any, group: type) -> None:
+def _drop_unless_set(data: dict[str, Any], section: BaseModel, group: type[BaseModel]) -> None:
     if not section.model_fields_set & group.model_fields.keys():
         for key in group.model_fields:
             data.pop(key, None)

@@ -142,8 +142,9 @@ class TrainOptions(_CommonOptions):
         `world_size`; only `num_gpu: auto` follows it.
         """
         dataset = self.datasets["train"]
-        replicas = world_size if self.num_gpu == "auto" else max(1, self.num_gpu)
+        replicas = world_size if isinstance(self.num_gpu, str) else max(1, self.num_gpu)
         if not dataset.is_progressive:
+            assert dataset.batch_size_per_gpu is not None, "checked when the file was read"
             return [TrainingStage(0, replicas * dataset.batch_size_per_gpu, dataset.gt_size)]
         starts = [sum(dataset.iters[:stage]) for stage in range(len(dataset.iters))]
         return [

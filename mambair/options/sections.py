@@ -1,5 +1,6 @@
 """The `path`, `train`, `val`, `logger` and `dist_params` sections of an option file."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -42,7 +43,7 @@ class PathOptions(Section):
     """As strict_load_g, for the discriminator."""
     resume_state: FilePath | None = None
     """Training state (experiments/<name>/training_states/<iter>.state) to go on from."""
-    root: FilePath = "."
+    root: FilePath = Path()
     """Folder that receives experiments/, results/ and tb_logger/."""
 
 

@@ -96,8 +96,9 @@ class _Indexer:
                 problem = f"key '{key}' stands here a second time, first in line {first_lines[key]}"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
             first_lines[key] = line
-            self.lines[(*path, key)] = line
-            self.visit(value_node, (*path, key))
+            inner = (*path, key)
+            self.lines[inner] = line
+            self.visit(value_node, inner)
         for value_node in merged:  # `<<: *defaults`: explicit keys win
             own = dict(self.lines)
             for mapping in value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]:

@@ -6,11 +6,11 @@ The helpers work in a single process too, so that callers need not ask how many 
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -163,6 +163,13 @@ def all_gather_object(value: T) -> list[T]:
     values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def from_first_process(make: Callable[[], T]) -> T:
+    """What `make` returns on the first process, on every process; the others do not call it."""
+    value = make() if is_main_process() else None
+    found = broadcast_object(value)
+    return cast(T, found)
 
 
 def broadcast_object(value: T) -> T:

@@ -34,7 +34,8 @@ def get_rng_state() -> dict[str, Any]:
 
     Holds tensors, numbers, tuples and strings only, so that torch.load(weights_only=True) reads it back.
     """
-    name, keys, position, has_gauss, cached_gauss = np.random.get_state()
+    name, keys, position, has_gauss, cached_gauss = np.random.get_state(legacy=True)
+    assert isinstance(keys, np.ndarray)
     state = {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached_gauss),

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mambair.archs.build import build_network
+from mambair.archs.network import hyperparameters_of
 from mambair.archs.spandrel_archs import SpandrelNetwork
 from mambair.errors import UserError
 from mambair.imaging.headers import printable
@@ -130,7 +131,7 @@ def network_options(network: nn.Module) -> dict[str, Any] | None:
     """What `build_network` builds this network from again; None for spandrel's, which other programs recognise."""
     if isinstance(network, SpandrelNetwork):
         return None
-    return {"type": type(network).__name__, **network.hyperparameters}
+    return {"type": type(network).__name__, **hyperparameters_of(network)}
 
 
 def architecture_of(network: nn.Module) -> str:

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeAlias
 
 from mambair.commands.data.blocks import block_jobs
 from mambair.commands.data.derive import bicubic_jobs, jpeg_jobs, sibling_folder, subimage_jobs
@@ -16,6 +17,8 @@ from mambair.commands.data.sidd import sidd_jobs
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
 from mambair.runtime.log_setup import console
+
+Subcommands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def positive(text: str) -> int:
@@ -158,7 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_image_commands(commands, common: argparse.ArgumentParser) -> None:
+def _add_image_commands(commands: Subcommands, common: argparse.ArgumentParser) -> None:
     """Commands that make images of images."""
     lr = commands.add_parser("lr", parents=[common], help="bicubic low resolution, equal to MATLAB's imresize")
     lr.add_argument("folder", type=Path, help="ground-truth images, such as datasets/Set14/HR")
@@ -192,7 +195,7 @@ def _add_image_commands(commands, common: argparse.ArgumentParser) -> None:
     sidd.set_defaults(run=make_sidd)
 
 
-def _add_set_commands(commands, common: argparse.ArgumentParser) -> None:
+def _add_set_commands(commands: Subcommands, common: argparse.ArgumentParser) -> None:
     """Commands about whole data sets."""
     check = commands.add_parser("check", help="check all data that an option file reads")
     check.add_argument("-opt", "--opt", type=Path, required=True, help="a training or test option file")

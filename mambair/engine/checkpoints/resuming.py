@@ -75,19 +75,19 @@ def find_start(options: TrainOptions, auto_resume: bool) -> Start:
         return Start()
     start = Start(path, read_state(path))
     if newest is None and is_main_process():
-        check_whole(start, networks)
+        check_whole(path, start.iteration, networks)
     return start
 
 
-def check_whole(start: Start, networks: Sequence[str]) -> None:
+def check_whole(state: Path, iteration: int, networks: Sequence[str]) -> None:
     """Raise UserError for a checkpoint of ours that is not as it was written."""
-    folders = CheckpointFolders.of_state(start.path)
-    if folders.checksums(start.iteration).is_file() and start.path.name == folders.state(start.iteration).name:
-        damage = find_damage(folders, start.iteration, networks)
+    folders = CheckpointFolders.of_state(state)
+    if folders.checksums(iteration).is_file() and state.name == folders.state(iteration).name:
+        damage = find_damage(folders, iteration, networks)
         if damage is not None:
             raise UserError(
                 f"path.resume_state: {damage}; go on from another state, or, if the file was changed on purpose, "
-                f"remove {folders.checksums(start.iteration)}"
+                f"remove {folders.checksums(iteration)}"
             )
 
 

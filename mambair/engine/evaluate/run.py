@@ -18,7 +18,7 @@ from mambair.models.components import build_generator, build_restoration
 from mambair.models.restoration_model import RestorationModel
 from mambair.options import TestOptions, dump_options
 from mambair.runtime.devices import select_device
-from mambair.runtime.distributed import ProcessGroup, all_gather_object, broadcast_object, is_main_process
+from mambair.runtime.distributed import ProcessGroup, all_gather_object, from_first_process, is_main_process
 from mambair.runtime.log_setup import console, setup_logging
 from mambair.runtime.run_folders import ResultsFolders, prepare_results_folder, save_options
 from mambair.runtime.seeding import seed_everything
@@ -171,11 +171,13 @@ def prepare_candidate(options: TestOptions, group: ProcessGroup) -> Candidate:
 
 def make_folders(options: TestOptions) -> ResultsFolders:
     """results/<name> with the option file in it; made by the first process, known to all."""
-    folders = None
-    if is_main_process():
+
+    def make() -> ResultsFolders:
         folders = prepare_results_folder(options.path.root, options.name)
         save_options(folders.root, Path(options.source.file), dump_options(options))
-    return broadcast_object(folders)
+        return folders
+
+    return from_first_process(make)
 
 
 def write_results(

@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import cast
 
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from mambair.data.contracts import EvaluationDataset, Sample
+from mambair.data.contracts import EvaluationDataset, LowQualitySample, Sample
 from mambair.engine.evaluate.scoring import Metric, Scores, score
 from mambair.errors import UserError
 from mambair.imaging.files import write_image
@@ -109,9 +110,14 @@ class Validator:
             return {index: future.result() for index, future in scored.items()}
 
     def _judge(
-        self, name: str, index: int, sample: Sample, restored: Tensor, keep: Callable[[Judged], None] | None
+        self,
+        name: str,
+        index: int,
+        sample: Sample | LowQualitySample,
+        restored: Tensor,
+        keep: Callable[[Judged], None] | None,
     ) -> dict[str, float]:
-        gt = tensor_to_image(sample["gt"]) if "gt" in sample else None
+        gt = tensor_to_image(cast(Sample, sample)["gt"]) if "gt" in sample else None
         judged = Judged(name, index, tensor_to_image(sample["lq"]), tensor_to_image(restored), gt)
         if keep is not None:
             keep(judged)
@@ -142,13 +148,15 @@ def image_names(dataset: EvaluationDataset) -> list[str]:
 
 def prefetched(
     dataset: EvaluationDataset, indices: Sequence[int], reader: ThreadPoolExecutor
-) -> Iterator[tuple[int, Sample]]:
+) -> Iterator[tuple[int, Sample | LowQualitySample]]:
     """(index, sample) in order, each read while the one before is worked on."""
-    upcoming = reader.submit(dataset.__getitem__, indices[0]) if indices else None
-    for position, index in enumerate(indices):
+    if not indices:
+        return
+    upcoming = reader.submit(dataset.__getitem__, indices[0])
+    for index, following in zip(indices, [*indices[1:], None], strict=True):
         sample = upcoming.result()
-        if position + 1 < len(indices):
-            upcoming = reader.submit(dataset.__getitem__, indices[position + 1])
+        if following is not None:
+            upcoming = reader.submit(dataset.__getitem__, following)
         yield index, sample
 
 

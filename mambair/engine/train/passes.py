@@ -58,7 +58,9 @@ def backward(phase: Phase, batch: Batch, weight: float, scaler: torch.amp.GradSc
 def weighted_losses(phase: Phase, batch: Batch, weight: float) -> tuple[Losses, Tensor]:
     """The losses of a micro-batch by name, and the sum of those that train, times `weight`."""
     values = phase.losses(batch)
-    return values, sum(value for value in values.values() if value.requires_grad) * weight
+    trained = [value for value in values.values() if value.requires_grad]
+    assert trained, f"no loss of {phase.network} has a gradient"
+    return values, sum(trained[1:], trained[0]) * weight
 
 
 def detached(values: Losses, total: Tensor) -> tuple[Losses, Tensor]:

@@ -31,7 +31,7 @@ from mambair.models.base_model import TrainableModel
 from mambair.options import TrainOptions, dump_options
 from mambair.registry import MODELS
 from mambair.runtime.devices import select_device
-from mambair.runtime.distributed import ProcessGroup, broadcast_object, is_main_process
+from mambair.runtime.distributed import ProcessGroup, from_first_process, is_main_process
 from mambair.runtime.log_setup import setup_logging
 from mambair.runtime.run_folders import RunFolders, prepare_experiment_folder, save_options
 from mambair.runtime.seeding import seed_everything
@@ -135,14 +135,15 @@ class TrainingRun:
 
     def _trainer(self, folders: RunFolders, trackers: list[Tracker]) -> Trainer:
         options = self.options
-        if self.validation is not None:
+        val = options.val
+        if self.validation is not None and val is not None:
             self.validation.trackers = trackers
-            self.validation.visualization = folders.visualization if options.val.save_img else None
+            self.validation.visualization = folders.visualization if val.save_img else None
         schedule = Schedule(
             options.train.total_iter,
             options.logger.print_freq,
             options.logger.save_checkpoint_freq,
-            options.val.val_freq if options.val is not None else None,
+            val.val_freq if val is not None else None,
             options.logger.keep_checkpoints,
         )
         return Trainer(
@@ -161,15 +162,17 @@ class TrainingRun:
 
     def _make_folders(self) -> RunFolders:
         """Made by the first process, known to all. An earlier run of the same name is archived unless it goes on."""
-        folders = None
-        if is_main_process():
+
+        def make() -> RunFolders:
             options = self.options
             inside = self.start.is_inside(experiment_folder(options))
             folders = prepare_experiment_folder(options.path.root, options.name, resume=inside)
             if inside:
                 set_aside_newer(CheckpointFolders(folders.models, folders.training_states), self.start.iteration)
             save_options(folders.root, Path(options.source.file), dump_options(options))
-        return broadcast_object(folders)
+            return folders
+
+        return from_first_process(make)
 
     def _open_trackers(self, folders: RunFolders) -> list[Tracker]:
         """Only the first process has trackers."""

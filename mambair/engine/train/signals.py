@@ -2,7 +2,9 @@
 
 import os
 import signal
+from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from mambair.runtime.distributed import is_main_process
 
@@ -15,6 +17,10 @@ ADVICE = {
 }
 
 
+Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+"""What Python calls for a signal."""
+
+
 class StopRequest:
     """Notes SIGINT and SIGTERM while it is entered as a context; the second SIGINT ends the process at once.
 
@@ -24,7 +30,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         """The first signal that came, None before."""
-        self._previous: dict[signal.Signals, object] = {}
+        self._previous: dict[signal.Signals, Handler] = {}
         self._speaks = is_main_process()
 
     def __enter__(self) -> "StopRequest":

@@ -122,7 +122,7 @@ class Stepper:
             result.rates[phase.network] = optimizer.set_iteration(iteration)
             self.passes.zero_gradients(optimizer)
             losses, totals = self._backward(phase, number, loaded, batches)
-            norm, flags = self._judge(phase, optimizer, sum(totals), stop)
+            norm, flags = self._judge(phase, optimizer, sum(totals[1:], totals[0]), stop)
             result.losses.update(losses)
             result.norms[phase.network] = norm
             self.settle()
@@ -179,7 +179,7 @@ class Stepper:
         """Clip the gradients; returns their norm, and the flags of a `_Verdict` that all processes agree on."""
         self.scaler.unscale_(optimizer.optimizer)
         parameters = [parameter for parameter in optimizer.parameters if parameter.grad is not None]
-        norm = get_total_norm([parameter.grad for parameter in parameters])
+        norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         if self.clip_norm is not None:
             clip_grads_with_norm_(parameters, self.clip_norm, norm)
         spike = self._usual[phase.network].is_spike(total)

@@ -14,9 +14,9 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
-from numba.core.dispatcher import Dispatcher
 from torch import Tensor
 
 _OPENMP_FUNCTION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
@@ -53,7 +53,9 @@ def _run_on_openmp(work: Callable[[int], None], workers: int) -> None:
         except BaseException as error:  # nothing may propagate into OpenMP's C code; raised again below
             errors.append(error)
 
-    _openmp_parallel()(_OPENMP_FUNCTION(member), None, workers, 0)
+    parallel = _openmp_parallel()
+    assert parallel is not None, "asked for before"
+    parallel(_OPENMP_FUNCTION(member), None, workers, 0)
     if errors:
         raise errors[0]
 
@@ -97,7 +99,7 @@ def run_tasks(task: Callable[[int, int], None], tasks: int, workers: int) -> Non
         _run_on_pool(work, workers)
 
 
-def worker_count(tasks: int, kernel: Dispatcher) -> int:
+def worker_count(tasks: int, kernel: Any) -> int:
     """How many threads to use for so many tasks: PyTorch's own number (`torch.set_num_threads`), or fewer.
 
     One while the kernel is not compiled yet: the compiler runs in the calling thread then, since others may have

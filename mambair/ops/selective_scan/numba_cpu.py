@@ -4,6 +4,8 @@ Shapes: B batch, D channels, G groups of E = D / G channels in M = ceil(E / 16) 
 Q parts of the blocks.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -85,7 +87,9 @@ def _scan(
 
 
 @_scan.register_fake
-def _(u, delta, A, B, C, D, delta_bias, delta_softplus, keep_states):
+def _(
+    u: Any, delta: Any, A: Any, B: Any, C: Any, D: Any, delta_bias: Any, delta_softplus: Any, keep_states: Any
+) -> Any:
     last_state = u.new_empty(u.shape[0], u.shape[1], B.shape[2])
     return u.new_empty(u.shape), last_state, _new_saved(u, B, keep_states)
 
@@ -141,11 +145,23 @@ def _scan_backward(
 
 
 @_scan_backward.register_fake
-def _(dy, dlast_state, u, delta, A, B, C, D, delta_bias, saved, delta_softplus):
+def _(
+    dy: Any,
+    dlast_state: Any,
+    u: Any,
+    delta: Any,
+    A: Any,
+    B: Any,
+    C: Any,
+    D: Any,
+    delta_bias: Any,
+    saved: Any,
+    delta_softplus: Any,
+) -> Any:
     return tuple(tensor.new_empty(tensor.shape) for tensor in (u, delta, A, B, C, D, delta_bias))
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
     *tensors, ctx.delta_softplus, _ = inputs
     _, last_state, saved = output
     ctx.last_state_shape = last_state.shape
@@ -155,7 +171,7 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, dy, dlast_state, _):
+def _backward(ctx: Any, dy: Any, dlast_state: Any, _: Any) -> Any:
     u = ctx.saved_tensors[0]
     dy = u.new_zeros(u.shape) if dy is None else dy
     dlast_state = u.new_zeros(ctx.last_state_shape) if dlast_state is None else dlast_state
@@ -168,13 +184,13 @@ _scan.register_autograd(_backward, setup_context=_setup_context)
 
 
 @register_flop_formula(torch.ops.mambair.selective_scan_numba)
-def _forward_flops(u, delta, A, *_, **__) -> int:
+def _forward_flops(u: Any, delta: Any, A: Any, *_: Any, **__: Any) -> int:
     batch, channels, length = u
     return selective_scan_flops(batch, length, channels, A[1])
 
 
 @register_flop_formula(torch.ops.mambair.selective_scan_numba_backward)
-def _backward_flops(dy, dlast_state, *shapes, **_) -> int:
+def _backward_flops(dy: Any, dlast_state: Any, *shapes: Any, **_: Any) -> int:
     return BACKWARD_FACTOR * _forward_flops(*shapes)
 
 

@@ -4,6 +4,8 @@ Shapes: B batch, H x W pixels, L = H W, D channels in G = ceil(D / 16) blocks, K
 P = R + 2N, S parts of the directions, Q parts of the blocks.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -96,7 +98,7 @@ def _scan(
 
 
 @_scan.register_fake
-def _(x, projections, dt_weight, dt_bias, A, D, keep_states):
+def _(x: Any, projections: Any, dt_weight: Any, dt_bias: Any, A: Any, D: Any, keep_states: Any) -> Any:
     return x.new_empty(x.shape), _new_saved(x, A, keep_states)
 
 
@@ -145,11 +147,11 @@ def _scan_backward(
 
 
 @_scan_backward.register_fake
-def _(dy, x, projections, dt_weight, dt_bias, A, D, saved):
+def _(dy: Any, x: Any, projections: Any, dt_weight: Any, dt_bias: Any, A: Any, D: Any, saved: Any) -> Any:
     return tuple(tensor.new_empty(tensor.shape) for tensor in (x, projections, dt_weight, dt_bias, A, D))
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
     *tensors, _ = inputs
     _, saved = output
     ctx.save_for_backward(*tensors, saved)
@@ -158,7 +160,7 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, dy, _):
+def _backward(ctx: Any, dy: Any, _: Any) -> Any:
     if dy is None:
         return (None,) * 7
     gradients = _scan_backward(dy, *ctx.saved_tensors)
@@ -170,13 +172,13 @@ _scan.register_autograd(_backward, setup_context=_setup_context)
 
 
 @register_flop_formula(torch.ops.mambair.ss2d_scan_numba)
-def _forward_flops(x, projections, dt_weight, dt_bias, A, *_, **__) -> int:
+def _forward_flops(x: Any, projections: Any, dt_weight: Any, dt_bias: Any, A: Any, *_: Any, **__: Any) -> int:
     batch, height, width, channels = x
     return ss2d_core_flops(batch, height * width, channels, A[2], dt_weight[2], A[0])
 
 
 @register_flop_formula(torch.ops.mambair.ss2d_scan_numba_backward)
-def _backward_flops(dy, *shapes, **_) -> int:
+def _backward_flops(dy: Any, *shapes: Any, **_: Any) -> int:
     return BACKWARD_FACTOR * _forward_flops(*shapes)
 
 

@@ -56,7 +56,9 @@ def ss2d_scan_reference(
             dt_projs_bias.flatten(),
             delta_softplus=True,
             return_last_state=False,
-        ).view_as(sequences)
+        )
+        assert isinstance(y, Tensor)
+        y = y.view_as(sequences)
     output = torch.zeros_like(pixels)
     for k, order in enumerate(orders):
         output = output.index_add(2, order, y[:, k])
