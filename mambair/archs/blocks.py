@@ -6,6 +6,7 @@ K scan directions, R = ceil(C / 16) rank of delta. Features are (B, H, W, C), co
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,16 @@ from mambair.ops import ss2d_scan
 
 LOCAL_BLOCKS = ("cab", "light_cab", "ca", "mlp", "none")
 SCAN_DIRECTIONS = (1, 2, 4)
+
+
+class HoldsScan(Protocol):
+    """A module with the parameters of a selective scan, under the names of published weights."""
+
+    x_proj_weight: nn.Parameter
+    dt_projs_weight: nn.Parameter
+    dt_projs_bias: nn.Parameter
+    A_logs: nn.Parameter
+    Ds: nn.Parameter
 
 
 class VSSM(nn.Module):
@@ -173,7 +184,7 @@ def drop_path_rates(last: float, blocks: int) -> list[float]:
 
 
 @torch.no_grad()
-def init_scan_parameters(scan: nn.Module, dt_min: float = 1e-3, dt_max: float = 1e-1, dt_floor: float = 1e-4) -> None:
+def init_scan_parameters(scan: HoldsScan, dt_min: float = 1e-3, dt_max: float = 1e-1, dt_floor: float = 1e-4) -> None:
     """Mamba's initialisation: softplus(dt_projs_bias) is log-uniform in [dt_min, dt_max], A = -(1..N), D = 1."""
     bound = scan.x_proj_weight.shape[-1] ** -0.5
     scan.x_proj_weight.uniform_(-bound, bound)
