@@ -6,7 +6,7 @@ Shapes: B batch, C channels, F hidden channels, H x W features. Both take and re
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mambair.archs.layers import PaddedLinear, channels_first, channels_last
+from mambair.archs.layers import DepthwiseConv2d, PaddedLinear, channels_first, channels_last
 
 
 class _Depthwise(nn.Sequential):
@@ -14,8 +14,7 @@ class _Depthwise(nn.Sequential):
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
-        conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
-        self.depthwise_conv = nn.Sequential(conv, nn.GELU())
+        self.depthwise_conv = nn.Sequential(DepthwiseConv2d(channels, kernel_size=kernel_size), nn.GELU())
 
 
 class ConvFFN(nn.Module):
@@ -40,7 +39,7 @@ class SpatialGate(nn.Module):
         super().__init__()
         half = channels // 2
         self.norm = nn.LayerNorm(half)
-        self.conv = nn.Conv2d(half, half, kernel_size, padding=kernel_size // 2, groups=half)
+        self.conv = DepthwiseConv2d(half, kernel_size=kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:
         gated, gate = x.chunk(2, dim=-1)

@@ -115,13 +115,14 @@ class PaddedConv2d(nn.Conv2d):
 
 
 class DepthwiseConv2d(nn.Conv2d):
-    """A depthwise 3x3 convolution, and SiLU if `silu`, by the operator `mambair.ops.depthwise_conv`.
+    """A depthwise convolution, and SiLU if `silu`, by the operator `mambair.ops.depthwise_conv`.
 
     (B, C, H, W) -> (B, C, H, W).
     """
 
-    def __init__(self, channels: int, dilation: int = 1, silu: bool = False) -> None:
-        super().__init__(channels, channels, 3, padding=dilation, dilation=dilation, groups=channels)
+    def __init__(self, channels: int, dilation: int = 1, silu: bool = False, kernel_size: int = 3) -> None:
+        padding = kernel_size // 2 * dilation
+        super().__init__(channels, channels, kernel_size, padding=padding, dilation=dilation, groups=channels)
         self.silu = silu
 
     def forward(self, x: Tensor) -> Tensor:

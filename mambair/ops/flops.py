@@ -28,3 +28,8 @@ def ss2d_scan_flops(batch: int, pixels: int, channels: int, states: int, rank: i
 def depthwise_conv_flops(batch: int, pixels: int, channels: int) -> int:
     """Operations of a depthwise 3x3 convolution, forward."""
     return 2 * 9 * batch * pixels * channels
+
+
+def window_attention_flops(pixels: int, channels: int, window_size: int) -> int:
+    """Operations of attention inside of windows, forward: the two products of all heads together."""
+    return 2 * 2 * pixels * window_size**2 * channels

@@ -13,15 +13,16 @@ def compiled(
 ) -> dict[str, Any]:
     """Compile `function` for a compute capability (90 for 9.0), as if all sizes were multiples of 16.
 
-    `constants`: its compile-time arguments; `types` of pointers by name, "*fp32" where they are not named; other
-    arguments are 32-bit integers. Returns the stages, "ptx" and "cubin" among them.
+    `constants`: its compile-time arguments; `types` by name: pointers are "*fp32" and other arguments 32-bit
+    integers where they are not named. Returns the stages, "ptx" and "cubin" among them.
     """
     signature = {
-        name: "constexpr" if name in constants else types.get(name, "*fp32") if name.endswith("_ptr") else "i32"
+        name: "constexpr" if name in constants else types.get(name, "*fp32" if name.endswith("_ptr") else "i32")
         for name in function.arg_names
     }
     places = {name: index for index, name in enumerate(function.arg_names)}
-    known = [each.name for each in function.params if each.name not in constants and not each.do_not_specialize]
+    general = {name for name, kind in signature.items() if kind in ("constexpr", "fp32")}
+    known = [each.name for each in function.params if each.name not in general and not each.do_not_specialize]
     source = ASTSource(
         fn=function,
         signature=signature,

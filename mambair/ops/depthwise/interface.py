@@ -1,6 +1,6 @@
 """depthwise_conv: checks its arguments and chooses between PyTorch's convolution and the Triton kernels.
 
-Shapes: B images, H x W pixels, C channels.
+Shapes: B images, H x W pixels, C channels, k sides of the weights.
 """
 
 import importlib
@@ -17,11 +17,11 @@ _FUNCTIONS: dict[str, Callable] = {"reference": depthwise_conv_reference}
 
 
 def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int = 1, silu: bool = False) -> Tensor:
-    """The depthwise 3x3 convolution of a channels-last image, then SiLU if `silu`; zeros outside of the image.
+    """The depthwise convolution of a channels-last image, then SiLU if `silu`; zeros outside of the image.
 
     Arguments, all real floating point and on one device:
         x: (B, H, W, C), any strides; channels that lie side by side, as in a slice of a wider tensor, are not copied.
-        weight: (C, 1, 3, 3), as nn.Conv2d keeps it.  bias: (C,) or None.
+        weight: (C, 1, k, k), as nn.Conv2d keeps it; k is odd.  bias: (C,) or None.
         dilation: pixels between neighbours, at least 1; the padding is as wide, so the size stays.
 
     Returns (B, H, W, C), contiguous, in x's type, or under autocast in autocast's. Gradients reach x, weight and bias.
@@ -29,14 +29,18 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
     convolution does it. MAMBAIR_SCAN_BACKEND chooses for both. Raises UserError for arguments that do not fit.
     """
     _check(x, weight, bias, dilation)
-    return _FUNCTIONS[_choose(x.device.type, x.device.index, x.dtype)](x, weight, bias, dilation, silu)
+    chosen = _choose(x.device.type, x.device.index, x.dtype, weight.shape[2])
+    return _FUNCTIONS[chosen](x, weight, bias, dilation, silu)
 
 
-def _choose(device_type: str, device_index: int | None, dtype: torch.dtype) -> str:
+def _choose(device_type: str, device_index: int | None, dtype: torch.dtype, size: int) -> str:
     """Key in _FUNCTIONS for tensors of this device and type: what can run the scan's kernels can run these."""
     if find_backend("ss2d_scan", "auto", device_type, device_index, dtype) != "ss2d_scan_triton":
         return "reference"
     # Imported when it is first needed: Triton need not be installed.
+    if size != 3:
+        _FUNCTIONS["triton, wide"] = importlib.import_module("mambair.ops.depthwise.wide_cuda").depthwise_conv_wide
+        return "triton, wide"
     _FUNCTIONS["triton"] = importlib.import_module("mambair.ops.depthwise.triton_cuda").depthwise_conv_triton
     return "triton"
 
@@ -50,8 +54,10 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Non
         raise UserError(f"depthwise_conv: dilation must be at least 1, got {dilation}")
     if x.dim() != 4 or min(x.shape) < 1:
         raise UserError(f"depthwise_conv: x must be (B, H, W, C) and not empty, got {tuple(x.shape)}")
-    channels = x.shape[3]
-    expected = {"x": (x, tuple(x.shape)), "weight": (weight, (channels, 1, 3, 3)), "bias": (bias, (channels,))}
+    channels, size = x.shape[3], weight.shape[-1]
+    if weight.dim() != 4 or size % 2 == 0:
+        raise UserError(f"depthwise_conv: weight must be (C, 1, k, k) with an odd k, got {tuple(weight.shape)}")
+    expected = {"x": (x, tuple(x.shape)), "weight": (weight, (channels, 1, size, size)), "bias": (bias, (channels,))}
     for name, (tensor, shape) in expected.items():
         if tensor is None:
             continue

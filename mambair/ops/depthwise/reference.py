@@ -12,5 +12,6 @@ def depthwise_conv_reference(x: Tensor, weight: Tensor, bias: Tensor | None, dil
         weight = weight.to(x.dtype)
         bias = None if bias is None else bias.to(x.dtype)
     image = x.permute(0, 3, 1, 2)
-    y = F.conv2d(image, weight, bias, padding=dilation, dilation=dilation, groups=x.shape[3])
+    padding = weight.shape[2] // 2 * dilation
+    y = F.conv2d(image, weight, bias, padding=padding, dilation=dilation, groups=x.shape[3])
     return (F.silu(y) if silu else y).permute(0, 2, 3, 1).contiguous()

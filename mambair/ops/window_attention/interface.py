@@ -3,10 +3,17 @@
 Shapes: B images, H x W pixels, w window size, h heads of d channels, C = h d.
 """
 
+import importlib
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from mambair.errors import UserError
+from mambair.ops.backends import find_backend
 from mambair.ops.window_attention.reference import window_attention_reference
+
+_FUNCTIONS: dict[str, Callable[..., Tensor]] = {"reference": window_attention_reference}
 
 
 def window_attention(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int = 0) -> Tensor:
@@ -21,10 +28,27 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window_size: int, shift: i
         bias_table: ((2w - 1)^2, h).  shift: 0 <= shift < w.
 
     Returns (B, H, W, C), contiguous, in qkv's type, in the places of the queries. Gradients reach both tensors.
-    Raises UserError for arguments that do not fit.
+    Where the scan runs on Triton, so does this, for windows of at most 256 pixels; elsewhere, and for float64, it is
+    PyTorch's scaled_dot_product_attention. Raises UserError for arguments that do not fit.
     """
     _check(qkv, bias_table, window_size, shift)
-    return window_attention_reference(qkv, bias_table, window_size, shift)
+    channels = qkv.shape[3] // (3 * bias_table.shape[1])
+    chosen = _choose(qkv.device.type, qkv.device.index, qkv.dtype, window_size, channels)
+    return _FUNCTIONS[chosen](qkv, bias_table, window_size, shift)
+
+
+def _choose(device_type: str, device_index: int | None, dtype: torch.dtype, window_size: int, channels: int) -> str:
+    """Key in _FUNCTIONS for tensors of this device and type: what can run the scan's kernels can run these."""
+    if find_backend("attentive_scan", "auto", device_type, device_index, dtype) != "attentive_scan_triton":
+        return "reference"
+    # Imported when it is first needed: Triton need not be installed.
+    module = importlib.import_module("mambair.ops.window_attention.triton_cuda")
+    _FUNCTIONS["triton"] = module.window_attention_triton
+    return "triton" if module.fits(window_size, channels, dtype) else "reference"
+
+
+# See `mambair.ops.backends`: torch.compiler.assume_constant_result without importing the compiler.
+_choose._dynamo_marked_constant = True
 
 
 def _check(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> None:

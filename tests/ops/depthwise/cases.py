@@ -11,15 +11,16 @@ Arguments = dict[str, Tensor]
 
 
 def random_convolution(
-    *, batch: int = 2, height: int = 5, width: int = 7, channels: int = 6, bias: bool = True, seed: int = 0
-) -> Arguments:
+    *, batch: int = 2, height: int = 5, width: int = 7, channels: int = 6, bias: bool = True, seed: int = 0,
+    size: int = 3,
+) -> Arguments:  # fmt: skip
     """x, weight, bias (unless left out) and dy, the gradient that arrives, in float64."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    arguments = {"x": normal(batch, height, width, channels), "weight": normal(channels, 1, 3, 3)}
+    arguments = {"x": normal(batch, height, width, channels), "weight": normal(channels, 1, size, size)}
     if bias:
         arguments["bias"] = normal(channels)
     return arguments | {"dy": normal(batch, height, width, channels)}
@@ -28,10 +29,12 @@ def random_convolution(
 def shifted_sums(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, silu: bool) -> Tensor:
     """depthwise_conv from nothing but shifts, products and sums."""
     height, width = x.shape[1:3]
-    padded = F.pad(x, (0, 0, dilation, dilation, dilation, dilation))
+    size = weight.shape[2]
+    border = size // 2 * dilation
+    padded = F.pad(x, (0, 0, border, border, border, border))
     y = torch.zeros_like(x) if bias is None else bias.expand_as(x)
-    for i in range(3):
-        for j in range(3):
+    for i in range(size):
+        for j in range(size):
             top, left = i * dilation, j * dilation
             y = y + padded[:, top : top + height, left : left + width] * weight[:, 0, i, j]
     return y * torch.sigmoid(y) if silu else y

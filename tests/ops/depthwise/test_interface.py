@@ -23,6 +23,8 @@ from tests.ops.depthwise.cases import as_slice, expected, found, random_convolut
         ({"height": 6, "width": 3, "bias": False}, 2, False),
         ({"height": 1, "width": 1, "channels": 1}, 1, True),
         ({"height": 2, "width": 9, "bias": False}, 3, True),
+        ({"size": 5}, 1, False),
+        ({"size": 7, "bias": False}, 2, True),
     ],
 )
 def test_matches_float64(sizes: dict, dilation: int, silu: bool, layout: Callable, dtype: torch.dtype) -> None:
@@ -80,6 +82,7 @@ def test_flops_are_counted() -> None:
         ("x", lambda x: x.int(), "x must be real floating"),
         ("weight", lambda weight: weight[:-1], "weight must be"),
         ("weight", lambda weight: weight.flatten(1), "weight must be"),
+        ("weight", lambda weight: weight[..., :2, :2], "an odd k"),
         ("bias", lambda bias: bias[:1], "bias must be"),
         ("bias", lambda bias: bias.to("meta"), "bias is on meta"),
         ("dilation", lambda _: 0, "dilation must be"),

@@ -7,6 +7,7 @@ triton = pytest.importorskip("triton")
 
 from mambair.ops.depthwise import triton_kernels as kernels  # noqa: E402
 from mambair.ops.depthwise import triton_launch as launch  # noqa: E402
+from mambair.ops.depthwise import wide_kernels  # noqa: E402
 from tests.ops.compiling import compiled  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -31,3 +32,17 @@ def test_compiles(kernel: str, capability: int, kind: str, channels: int) -> Non
     constants = {name: value for name, value in (constants | options).items() if name in function.arg_names}
     types = dict.fromkeys(("x_ptr", "dy_ptr", "y_ptr", "dx_ptr"), f"*{kind}")
     assert compiled(function, constants, types, capability, warps)["cubin"]
+
+
+WIDE = {
+    "convolution": (wide_kernels.convolve_kernel, {"k": 5, "PX": 16, "BC": 64, "BIAS": True}),
+    "weight gradients": (wide_kernels.weight_gradients_kernel, {"k": 5, "ROW": 26, "PX": 8, "BC": 64}),
+}
+
+
+@pytest.mark.parametrize("kernel", WIDE)
+@pytest.mark.parametrize(("capability", "kind"), [(70, "fp16"), (80, "bf16"), (90, "bf16"), (90, "fp32")])
+def test_wide_kernels_compile(kernel: str, capability: int, kind: str) -> None:
+    function, constants = WIDE[kernel]
+    types = dict.fromkeys(("x_ptr", "dy_ptr", "y_ptr"), f"*{kind}")
+    assert compiled(function, constants, types, capability, 4)["cubin"]

@@ -6,10 +6,11 @@ Prints one JSON object: case -> output or input name -> relative error against f
 import dataclasses
 import json
 from collections.abc import Iterator
+from unittest import mock
 
 import torch
 
-from mambair.ops.depthwise import triton_launch
+from mambair.ops.depthwise import triton_launch, wide_cuda
 from tests.ops.cases import leaves, relative_error
 from tests.ops.depthwise.cases import as_slice, expected, found, random_convolution, spread
 
@@ -37,10 +38,16 @@ def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     yield "dilation beyond the image", errors(batch=1, height=2, width=3, dilation=4, silu=True, bias=False)
     yield "one pixel", errors(height=1, width=1, channels=5, silu=True)
     yield "one channel", errors(channels=1, silu=True)
+    yield "5x5, slice of a wider tensor", errors(size=5, layout=as_slice)
+    yield "5x5, shares of tiles, no bias", errors(size=5, batch=1, height=9, width=35, bias=False)
+    yield "7x7 with dilation and silu", errors(size=7, batch=1, channels=35, height=4, dilation=2, silu=True)
+    with mock.patch("torch.compiler.is_compiling", return_value=True):
+        yield "5x5 as it is traced", errors(size=5)
     yield "half precision", errors(silu=True, layout=as_slice, dtype=torch.float16)
 
 
 # Several strips of few rows, the last one shorter, which the sizes that the interpreter gets through would not have.
 triton_launch.CONVOLVE = dataclasses.replace(triton_launch.CONVOLVE, min_rows=3)
 triton_launch.GRADIENTS = dataclasses.replace(triton_launch.GRADIENTS, min_rows=4)
+wide_cuda._VALUES = wide_cuda._SUMMED = 128
 print(json.dumps(dict(all_cases())))

@@ -1,0 +1,115 @@
+"""window_attention on CUDA GPUs: the Triton kernels as a PyTorch operator with gradients.
+
+Shapes: B images, H x W pixels, w window size, h heads of d channels, C = h d.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from mambair.ops.flops import window_attention_flops
+from mambair.ops.window_attention.triton_launch import attend, attention_gradients, fits, pack_bias, sizes_of
+
+__all__ = ["fits", "window_attention_triton"]
+
+
+def window_attention_triton(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> Tensor:
+    """See `window_attention`. Sums are float32; deterministic."""
+    needed = torch.is_grad_enabled() and (qkv.requires_grad or bias_table.requires_grad)
+    if torch.compiler.is_compiling():
+        return _attend(qkv, bias_table, window_size, shift, needed)[0]
+    # Called directly, since PyTorch's way from an operator of one's own to its gradients takes the host 0.1 ms more.
+    if needed:
+        return _WindowAttention.apply(qkv, bias_table, window_size, shift)
+    return _run(qkv, bias_table, window_size, shift, False)[0]
+
+
+def _run(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int, keep: bool) -> tuple[Tensor, Tensor]:
+    sizes = sizes_of(qkv, bias_table, window_size, shift)
+    return attend(sizes, qkv.contiguous(), pack_bias(bias_table), keep)
+
+
+def _run_backward(
+    dy: Tensor, qkv: Tensor, bias_table: Tensor, y: Tensor, norms: Tensor, window_size: int, shift: int, table: bool
+) -> tuple[Tensor, Tensor]:
+    sizes = sizes_of(qkv, bias_table, window_size, shift)
+    dy = dy.to(qkv.dtype).contiguous()
+    wanted = bias_table.contiguous() if table else None
+    d_qkv, d_table = attention_gradients(sizes, dy, qkv.contiguous(), pack_bias(bias_table), y, norms, wanted)
+    return d_qkv, bias_table.new_empty(0) if d_table is None else d_table
+
+
+class _WindowAttention(torch.autograd.Function):
+    """The operator, when nothing is traced."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> Tensor:
+        y, norms = _run(qkv, bias_table, window_size, shift, True)
+        ctx.save_for_backward(qkv, bias_table, y, norms)
+        ctx.options = window_size, shift
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        return _gradients(ctx, _run_backward, dy)
+
+
+def _gradients(ctx: Any, backward: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    d_qkv, d_table = backward(dy, *ctx.saved_tensors, *ctx.options, ctx.needs_input_grad[1])
+    return d_qkv if ctx.needs_input_grad[0] else None, d_table if ctx.needs_input_grad[1] else None, None, None
+
+
+@torch.library.custom_op("mambair::window_attention_triton", mutates_args=())
+def _attend(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int, keep: bool) -> tuple[Tensor, Tensor]:
+    """`_run` for tracing."""
+    return _run(qkv, bias_table, window_size, shift, keep)
+
+
+@_attend.register_fake
+def _(qkv, bias_table, window_size, shift, keep):
+    sizes = sizes_of(qkv, bias_table, window_size, shift)
+    y = qkv.new_empty((*qkv.shape[:3], qkv.shape[3] // 3))
+    return y, qkv.new_empty((sizes.count if keep else 0, sizes.heads, sizes.pixels), dtype=torch.float32)
+
+
+@torch.library.custom_op("mambair::window_attention_triton_backward", mutates_args=())
+def _attend_backward(
+    dy: Tensor, qkv: Tensor, bias_table: Tensor, y: Tensor, norms: Tensor, window_size: int, shift: int, table: bool
+) -> tuple[Tensor, Tensor]:
+    """`_run_backward` for tracing."""
+    return _run_backward(dy, qkv, bias_table, y, norms, window_size, shift, table)
+
+
+@_attend_backward.register_fake
+def _(dy, qkv, bias_table, y, norms, window_size, shift, table):
+    return qkv.new_empty(qkv.shape), bias_table.new_empty(bias_table.shape if table else 0)
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    qkv, bias_table, window_size, shift, _ = inputs
+    y, norms = output
+    ctx.save_for_backward(qkv, bias_table, y, norms)
+    ctx.options = window_size, shift
+    ctx.mark_non_differentiable(norms)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, dy, _):
+    return (None,) * 5 if dy is None else (*_gradients(ctx, _attend_backward, dy), None)
+
+
+_attend.register_autograd(_backward, setup_context=_setup_context)
+
+
+@register_flop_formula(torch.ops.mambair.window_attention_triton)
+def _forward_flops(qkv, bias_table, window_size, *_, **__) -> int:
+    batch, height, width, channels = qkv
+    return window_attention_flops(batch * height * width, channels // 3, window_size)
+
+
+@register_flop_formula(torch.ops.mambair.window_attention_triton_backward)
+def _backward_flops(dy, qkv, bias_table, y, norms, window_size, *_, **__) -> int:
+    # Five products where the forward pass has two.
+    return _forward_flops(qkv, bias_table, window_size) * 5 // 2

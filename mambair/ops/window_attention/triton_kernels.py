@@ -1,0 +1,189 @@
+"""Kernels of window attention, which read windows where they lie in the image, shifted or not.
+
+Shapes: B images, H x W pixels, w window size, L = w w pixels of a window, h heads of d channels, C = h d; n windows of
+all images; BL, BD: L and d padded to powers of two.
+
+    qkv, d_qkv  (B, H, W, 3C)  queries, keys and values, each with one head after the other
+    y, dy       (B, H, W, C)
+    bias        (h, (2w - 1)^2)  fp32, times log2(e)
+    norms       (n, h, L)      fp32 log2 of the sum of exp2 of a query's scores
+    deltas      (n, h, L)      fp32 sum of dy * y over a query's channels
+    sums        (G, h, L, L)   fp32 gradients of the scores, summed over a share of the windows
+
+A program treats one head of one window: scores and probabilities never leave it. A window's keys fit into one tile, so
+that softmax needs no running maximum. The bias is looked up in the table, and which pixels may see each other follows
+from their places: neither a tensor of biases nor one of masks is ever made.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2_E = tl.constexpr(1.4426950408889634)
+SIZES = ["H", "W", "C", "shift"]
+
+
+@triton.jit
+def place_in_window(window, p, H, W, shift, w: tl.constexpr, L: tl.constexpr):
+    """(pixel number in all images, row of the bias table that is this pixel's share, region, exists) of pixels p.
+
+    Of a shifted window, region tells on which side of the image's seams a pixel lies: 0 where there is none.
+    """
+    across = W // w
+    down = H // w
+    j = window % across
+    i = window // across % down
+    b = (window // (across * down)).to(tl.int64)
+    row, column = p // w, p % w
+    y, x = i * w + row + shift, j * w + column + shift
+    region = tl.where(y >= H, 2, 0) + tl.where(x >= W, 1, 0)
+    y = tl.where(y >= H, y - H, y)
+    x = tl.where(x >= W, x - W, x)
+    return (b * H + y) * W + x, row * (2 * w - 1) + column, region, p < L
+
+
+@triton.jit
+def load_rows(ptr, pixels, exists, stride, d: tl.constexpr, BD: tl.constexpr):
+    """(pixels, BD): d channels of every pixel, zero where there are none."""
+    channel = tl.arange(0, BD)[None, :]
+    return tl.load(ptr + pixels[:, None] * stride + channel, mask=exists[:, None] & (channel < d), other=0.0)
+
+
+@triton.jit
+def store_rows(ptr, values, pixels, exists, stride, d: tl.constexpr, BD: tl.constexpr):
+    channel = tl.arange(0, BD)[None, :]
+    mask = exists[:, None] & (channel < d)
+    tl.store(ptr + pixels[:, None] * stride + channel, values.to(ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def scores(
+    q, k, bias_ptr, q_row, k_row, q_region, k_region, k_exists, scale,
+    w: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """(queries, keys), in units of log2(e): -inf for keys that a query must not see."""
+    s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+    # Only padding has rows outside of the table.
+    place = tl.maximum(q_row[:, None] - k_row[None, :] + 2 * w * (w - 1), 0)
+    s += tl.load(bias_ptr + tl.minimum(place, (2 * w - 1) * (2 * w - 1) - 1))
+    return tl.where((q_region[:, None] == k_region[None, :]) & k_exists[None, :], s, float("-inf"))
+
+
+@triton.jit(do_not_specialize=SIZES)
+def attention_kernel(
+    qkv_ptr, bias_ptr, y_ptr, norms_ptr, H, W, C, shift, scale,
+    w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr,
+    PRECISION: tl.constexpr, KEEP: tl.constexpr,
+):  # fmt: skip
+    """y, and norms if KEEP."""
+    head, window = tl.program_id(0), tl.program_id(1)
+    bias_ptr += head * ((2 * w - 1) * (2 * w - 1))
+    norms_ptr += (window.to(tl.int64) * tl.num_programs(0) + head) * L
+    qkv_ptr += head * d
+    y_ptr += head * d
+    k_pixels, k_row, k_region, k_exists = place_in_window(window, tl.arange(0, BL), H, W, shift, w, L)
+    k = load_rows(qkv_ptr + C, k_pixels, k_exists, 3 * C, d, BD)
+    v = load_rows(qkv_ptr + 2 * C, k_pixels, k_exists, 3 * C, d, BD)
+    for first in range(0, L, BQ):
+        p = first + tl.arange(0, BQ)
+        pixels, q_row, q_region, exists = place_in_window(window, p, H, W, shift, w, L)
+        q = load_rows(qkv_ptr, pixels, exists, 3 * C, d, BD)
+        s = scores(q, k, bias_ptr, q_row, k_row, q_region, k_region, k_exists, scale, w, PRECISION)
+        # A query that is only padding may see no key.
+        largest = tl.maximum(tl.max(s, 1), -1e30)
+        s = tl.exp2(s - largest[:, None])
+        total = tl.maximum(tl.sum(s, 1), 1e-30)
+        y = tl.dot(s.to(v.dtype), v, input_precision=PRECISION) / total[:, None]
+        store_rows(y_ptr, y, pixels, exists, C, d, BD)
+        if KEEP:
+            tl.store(norms_ptr + p, largest + tl.log2(total), mask=exists)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def gradients_kernel(
+    qkv_ptr, bias_ptr, y_ptr, dy_ptr, norms_ptr, deltas_ptr, d_qkv_ptr, H, W, C, shift, scale,
+    w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """d_qkv and deltas. All queries at once, the keys block by block."""
+    head, window = tl.program_id(0), tl.program_id(1)
+    bias_ptr += head * ((2 * w - 1) * (2 * w - 1))
+    kept = (window.to(tl.int64) * tl.num_programs(0) + head) * L
+    qkv_ptr += head * d
+    d_qkv_ptr += head * d
+    y_ptr += head * d
+    dy_ptr += head * d
+    p = tl.arange(0, BL)
+    q_pixels, q_row, q_region, q_exists = place_in_window(window, p, H, W, shift, w, L)
+    q = load_rows(qkv_ptr, q_pixels, q_exists, 3 * C, d, BD)
+    dy = load_rows(dy_ptr, q_pixels, q_exists, C, d, BD)
+    y = load_rows(y_ptr, q_pixels, q_exists, C, d, BD)
+    delta = tl.sum(y.to(tl.float32) * dy.to(tl.float32), 1)
+    tl.store(deltas_ptr + kept + p, delta, mask=q_exists)
+    norm = tl.load(norms_ptr + kept + p, mask=q_exists, other=0.0)
+    dq = tl.zeros([BL, BD], tl.float32)
+    for first in range(0, L, BK):
+        pixels, k_row, k_region, exists = place_in_window(window, first + tl.arange(0, BK), H, W, shift, w, L)
+        k = load_rows(qkv_ptr + C, pixels, exists, 3 * C, d, BD)
+        v = load_rows(qkv_ptr + 2 * C, pixels, exists, 3 * C, d, BD)
+        s = scores(q, k, bias_ptr, q_row, k_row, q_region, k_region, exists, scale, w, PRECISION)
+        s = tl.where(q_exists[:, None], tl.exp2(s - norm[:, None]), 0.0)
+        dv = tl.dot(tl.trans(s.to(dy.dtype)), dy, input_precision=PRECISION)
+        store_rows(d_qkv_ptr + 2 * C, dv, pixels, exists, 3 * C, d, BD)
+        ds = (s * (tl.dot(dy, tl.trans(v), input_precision=PRECISION) - delta[:, None])).to(q.dtype)
+        dk = tl.dot(tl.trans(ds), q, input_precision=PRECISION) * (scale / LOG2_E)
+        store_rows(d_qkv_ptr + C, dk, pixels, exists, 3 * C, d, BD)
+        dq = tl.dot(ds, k, dq, input_precision=PRECISION)
+    store_rows(d_qkv_ptr, dq * (scale / LOG2_E), q_pixels, q_exists, 3 * C, d, BD)
+
+
+@triton.jit(do_not_specialize=[*SIZES, "windows", "share"])
+def score_sums_kernel(
+    qkv_ptr, bias_ptr, dy_ptr, norms_ptr, deltas_ptr, sums_ptr, H, W, C, shift, scale, windows, share,
+    w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """sums: gradients of a block of queries' scores, added up over a share of the windows.
+
+    They are computed once more instead of being written by `gradients_kernel`, which would be L / d times as much
+    memory as the gradients themselves; and added up in registers, always in the same order.
+    """
+    head, heads = tl.program_id(0), tl.num_programs(0)
+    bias_ptr += head * ((2 * w - 1) * (2 * w - 1))
+    p, kept = tl.program_id(1) * BQ + tl.arange(0, BQ), tl.arange(0, BL)
+    total = tl.zeros([BQ, BL], tl.float32)
+    first = tl.program_id(2) * share
+    for window in range(first, tl.minimum(first + share, windows)):
+        pixels, k_row, k_region, k_exists = place_in_window(window, kept, H, W, shift, w, L)
+        k = load_rows(qkv_ptr + head * d + C, pixels, k_exists, 3 * C, d, BD)
+        v = load_rows(qkv_ptr + head * d + 2 * C, pixels, k_exists, 3 * C, d, BD)
+        pixels, q_row, q_region, exists = place_in_window(window, p, H, W, shift, w, L)
+        q = load_rows(qkv_ptr + head * d, pixels, exists, 3 * C, d, BD)
+        dy = load_rows(dy_ptr + head * d, pixels, exists, C, d, BD)
+        place = (tl.cast(window, tl.int64) * heads + head) * L + p
+        norm = tl.load(norms_ptr + place, mask=exists, other=0.0)
+        delta = tl.load(deltas_ptr + place, mask=exists, other=0.0)
+        s = scores(q, k, bias_ptr, q_row, k_row, q_region, k_region, k_exists, scale, w, PRECISION)
+        s = tl.exp2(s - norm[:, None])
+        total += s * (tl.dot(dy, tl.trans(v), input_precision=PRECISION) - delta[:, None])
+    place = ((tl.program_id(2) * heads + head) * L + p[:, None]).to(tl.int64) * L + kept[None, :]
+    tl.store(sums_ptr + place, total, mask=(p < L)[:, None] & (kept < L)[None, :])
+
+
+@triton.jit
+def table_gradient_kernel(sums_ptr, d_table_ptr, shares, w: tl.constexpr, L: tl.constexpr, BW: tl.constexpr):
+    """d_table ((2w - 1)^2, h): the sums of all pairs that lie alike; a program has one difference of rows."""
+    head, heads, down = tl.program_id(0), tl.num_programs(0), tl.program_id(1) - (w - 1)
+    across = tl.arange(0, 2 * BW)[:, None] - (w - 1)
+    j = tl.arange(0, BW)[None, :]
+    alike = (j < w) & (j - across >= 0) & (j - across < w) & (across < w)
+    total = tl.zeros([2 * BW, BW], tl.float32)
+    for share in range(shares):
+        sums = sums_ptr + (share * heads + head).to(tl.int64) * L * L
+        for i in range(w):
+            k = i - down
+            mask = alike & (k >= 0) & (k < w)
+            total += tl.load(sums + (i * w + j) * L + k * w + j - across, mask=mask, other=0.0)
+    column = tl.arange(0, 2 * BW)
+    row = tl.program_id(1) * (2 * w - 1) + column
+    target = d_table_ptr + row * heads + head
+    tl.store(target, tl.sum(total, 1).to(d_table_ptr.dtype.element_ty), mask=column < 2 * w - 1)

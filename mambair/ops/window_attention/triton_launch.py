@@ -1,0 +1,122 @@
+"""Buffers and launches of the kernels of window attention; triton_kernels.py has the legend of the shapes."""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+from torch import Tensor
+
+from mambair.ops.ss2d.triton_launch import LOG2_E, product_precision
+from mambair.ops.window_attention import triton_kernels as kernels
+
+# Pixels of a window that one tile of scores holds; channels of a head in full precision, of which more fill the memory
+# that a multiprocessor's programs share.
+MAX_PIXELS = 256
+MAX_WIDE_CHANNELS = 32
+_QUERIES = 64
+_KEYS = 64
+# Programs that the sums over windows are spread over: about a large GPU's multiprocessors. Not those of the GPU at
+# hand, so that the order of the sums is the same on all.
+_SHARES = 128
+
+
+def fits(window_size: int, channels: int, dtype: torch.dtype) -> bool:
+    """Whether the kernels take windows and heads of this size."""
+    padded = triton.next_power_of_2(channels)
+    return window_size**2 <= MAX_PIXELS and padded <= (MAX_WIDE_CHANNELS if dtype == torch.float32 else 64)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """One call's sizes; qkv and gradients are contiguous."""
+
+    batch: int
+    height: int
+    width: int
+    heads: int
+    channels: int
+    window_size: int
+    shift: int
+
+    @property
+    def count(self) -> int:
+        return self.batch * (self.height // self.window_size) * (self.width // self.window_size)
+
+    @property
+    def pixels(self) -> int:
+        return self.window_size**2
+
+    @property
+    def scale(self) -> float:
+        """Scores are kept in units of log2(e)."""
+        return self.channels**-0.5 * LOG2_E
+
+    def places(self) -> tuple[int, int, int, int, float]:
+        """Arguments that tell a kernel where things lie."""
+        return self.height, self.width, self.heads * self.channels, self.shift, self.scale
+
+    def options(self, qkv: Tensor) -> dict:
+        """Compile-time arguments of the kernels with scores."""
+        return {
+            "w": self.window_size,
+            "L": self.pixels,
+            "BL": max(16, triton.next_power_of_2(self.pixels)),
+            "d": self.channels,
+            "BD": max(16, triton.next_power_of_2(self.channels)),
+            "PRECISION": product_precision(qkv),
+            "num_stages": 1,
+        }
+
+
+def sizes_of(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> Windows:
+    batch, height, width, channels = qkv.shape
+    heads = bias_table.shape[1]
+    return Windows(batch, height, width, heads, channels // (3 * heads), window_size, shift)
+
+
+def pack_bias(bias_table: Tensor) -> Tensor:
+    """(h, (2w - 1)^2), fp32, in the units of the scores: the biases of a head side by side."""
+    packed = torch.empty(bias_table.shape[::-1], dtype=torch.float32, device=bias_table.device)
+    return torch.mul(bias_table.t(), LOG2_E, out=packed)
+
+
+def attend(sizes: Windows, qkv: Tensor, bias: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+    """(y (B, H, W, C), norms (n, h, L) or empty)."""
+    y = torch.empty((*qkv.shape[:3], qkv.shape[3] // 3), dtype=qkv.dtype, device=qkv.device)
+    norms = torch.empty((sizes.count if keep else 0, sizes.heads, sizes.pixels), dtype=torch.float32, device=qkv.device)
+    queries = min(_QUERIES, max(16, triton.next_power_of_2(sizes.pixels)))
+    with torch.cuda.device_of(qkv):
+        kernels.attention_kernel[(sizes.heads, sizes.count)](
+            qkv, bias, y, norms, *sizes.places(), BQ=queries, KEEP=keep, num_warps=4, **sizes.options(qkv)
+        )
+    return y, norms
+
+
+def attention_gradients(
+    sizes: Windows, dy: Tensor, qkv: Tensor, bias: Tensor, y: Tensor, norms: Tensor, table: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """(d_qkv like qkv, the gradient of the table, like it, or None if no table is given)."""
+    d_qkv = torch.empty_like(qkv)
+    deltas = torch.empty_like(norms)
+    options = sizes.options(qkv)
+    block = min(_KEYS, options["BL"])
+    grid = (sizes.heads, sizes.count)
+    with torch.cuda.device_of(qkv):
+        kernels.gradients_kernel[grid](
+            qkv, bias, y, dy, norms, deltas, d_qkv, *sizes.places(), BK=block, num_warps=8, **options
+        )
+        if table is None:
+            return d_qkv, None
+        blocks = triton.cdiv(sizes.pixels, block)
+        share = triton.cdiv(sizes.count, max(1, _SHARES // (sizes.heads * blocks)))
+        shares = triton.cdiv(sizes.count, share)
+        sums = torch.empty(shares, sizes.heads, sizes.pixels, sizes.pixels, dtype=torch.float32, device=qkv.device)
+        kernels.score_sums_kernel[(sizes.heads, blocks, shares)](
+            qkv, bias, dy, norms, deltas, sums, *sizes.places(), sizes.count, share, BQ=block, num_warps=8, **options
+        )
+        d_table = torch.empty_like(table)
+        kernels.table_gradient_kernel[(sizes.heads, 2 * sizes.window_size - 1)](
+            sums, d_table, shares, w=sizes.window_size, L=sizes.pixels,
+            BW=triton.next_power_of_2(sizes.window_size), num_warps=4,
+        )  # fmt: skip
+    return d_qkv, d_table
