@@ -27,6 +27,8 @@ from benchmarks.jobs import (
     Job,
     inference_jobs,
     training_jobs,
+    v2_inference_jobs,
+    v2_training_jobs,
 )
 from benchmarks.tables import Settings, Table
 from benchmarks.timing import Budget, Row, Work
@@ -66,6 +68,12 @@ def time_inference(settings: Settings, budget: Budget, jobs: tuple[Job, ...] | N
     growth = [] if settings.quick else growth_rows(measured.rows)
     if growth:
         yield Table("Growth of the network's cost", growth, "Four times the pixels; not compiled.")
+
+
+def time_v2(settings: Settings, budget: Budget) -> Iterator[Table]:
+    """The tables of MambaIRv2."""
+    yield from time_training(settings, budget, v2_training_jobs())
+    yield from time_inference(settings, budget, v2_inference_jobs())
 
 
 def _time_jobs(

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import nn
 
-from benchmarks.networks import CLASSIC, LIGHT, SWINIR_CLASSIC, SWINIR_LIGHT, UNET, build_swinir
+from benchmarks.networks import CLASSIC, LIGHT, SWINIR_CLASSIC, SWINIR_LIGHT, UNET, V2_BASE, V2_LIGHT, build_swinir
 from benchmarks.timing import MEBIBYTE
 from mambair.archs import build_network
 
@@ -92,4 +92,23 @@ def inference_jobs() -> tuple[Job, ...]:
         Job("light x2, 360x640", (1, 3, 360, 640), HALF, (*light, _published(LIGHT)), 40),
         Job(CLASSIC_512, (1, 3, 512, 512), HALF, (larger,)),
         Job(CLASSIC_1024, (1, 3, 1024, 1024), HALF, (largest,), None, 80 * GIGABYTE, slow=True),
+    )
+
+
+def v2_training_jobs() -> tuple[Job, ...]:
+    """Training steps of MambaIRv2."""
+    light, base = ((_ours(options), _published(options)) for options in (V2_LIGHT, V2_BASE))
+    return (
+        Job("v2 light x2, 16 x 64x64", (16, 3, 64, 64), HALF, light, 60, 6 * GIGABYTE),
+        Job("v2 base x2, 4 x 64x64", (4, 3, 64, 64), HALF, base, 110, 9 * GIGABYTE),
+    )
+
+
+def v2_inference_jobs() -> tuple[Job, ...]:
+    """Restoring one image by MambaIRv2."""
+    light, base = ((_ours(options), _published(options)) for options in (V2_LIGHT, V2_BASE))
+    return (
+        Job("v2 light x2, 256x256", (1, 3, 256, 256), HALF, light, 30),
+        Job("v2 light x2, 360x640", (1, 3, 360, 640), HALF, light, 90),
+        Job("v2 base x2, 256x256", (1, 3, 256, 256), HALF, base, 110),
     )

@@ -26,6 +26,30 @@ LIGHT = {
     "mlp_ratio": 1.2,
     "upsampler": "pixelshuffledirect",
 }
+V2_LIGHT = {
+    "type": "MambaIRv2Light",
+    "upscale": 2,
+    "embed_dim": 48,
+    "depths": [5] * 4,
+    "num_heads": [4] * 4,
+    "d_state": 8,
+    "inner_rank": 32,
+    "num_tokens": 64,
+    "mlp_ratio": 1.0,
+    "upsampler": "pixelshuffledirect",
+}
+V2_BASE = {
+    "type": "MambaIRv2",
+    "upscale": 2,
+    "embed_dim": 174,
+    "depths": [6] * 6,
+    "num_heads": [6] * 6,
+    "d_state": 16,
+    "inner_rank": 64,
+    "num_tokens": 128,
+    "mlp_ratio": 2.0,
+    "upsampler": "pixelshuffle",
+}
 UNET = {"type": "MambaIRUNet", "dim": 48, "num_blocks": [4, 6, 6, 8], "mlp_ratio": 1.5}
 
 SWINIR_CLASSIC = {"embed_dim": 180, "depths": [6] * 6, "num_heads": [6] * 6, "upsampler": "pixelshuffle"}

@@ -22,11 +22,15 @@ TINY = {
     "type": "MambaIR", "upscale": 2, "embed_dim": 20, "depths": [2, 2], "d_state": 8, "mlp_ratio": 2.0,
     "upsampler": "pixelshuffledirect", "drop_path_rate": 0.5,
 }  # fmt: skip
+V2 = {
+    "type": "MambaIRv2Light", "upscale": 2, "embed_dim": 24, "depths": [2, 2], "num_heads": [2, 2], "d_state": 8,
+    "window_size": 8, "num_tokens": 16, "inner_rank": 4, "mlp_ratio": 1.0, "upsampler": "pixelshuffledirect",
+}  # fmt: skip
 
 
-def make_stepper(graphs: bool, amp: torch.dtype | None) -> Stepper:
+def make_stepper(graphs: bool, amp: torch.dtype | None, options: dict = TINY) -> Stepper:
     torch.manual_seed(0)
-    network = build_network(TINY)
+    network = build_network(options)
     device = torch.device("cuda", 0)
     model = RestorationModel(network, device=device, losses={"l_pix": L1Loss()}, amp_dtype=amp)
     model.optimizers["net_g"] = ScheduledOptimizer(model.networks["net_g"], {"type": "Adam", "lr": 1e-3}, None)
@@ -52,8 +56,10 @@ def train(stepper: Stepper, sizes: tuple[int, ...], iterations: int) -> tuple[li
 
 @pytest.mark.parametrize("amp", [None, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("sizes", [(4,), (3, 3, 1)])
-def test_graphs_change_nothing(sizes: tuple[int, ...], amp: torch.dtype | None) -> None:
-    plain, graphed = make_stepper(False, amp), make_stepper(True, amp)
+@pytest.mark.parametrize("options", [TINY, V2], ids=["MambaIR", "MambaIRv2"])
+def test_graphs_change_nothing(options: dict, sizes: tuple[int, ...], amp: torch.dtype | None) -> None:
+    """Draws included: dropped paths, and the tokens that pixels are routed to."""
+    plain, graphed = make_stepper(False, amp, options), make_stepper(True, amp, options)
     expected_losses, expected = train(plain, sizes, WARMUP + 4)
     losses, found = train(graphed, sizes, WARMUP + 4)
     assert isinstance(graphed.passes, GraphedPasses)
@@ -62,8 +68,9 @@ def test_graphs_change_nothing(sizes: tuple[int, ...], amp: torch.dtype | None) 
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_compiled_blocks_are_captured_too() -> None:
-    plain, graphed = make_stepper(False, torch.bfloat16), make_stepper(True, torch.bfloat16)
+@pytest.mark.parametrize("options", [TINY, V2], ids=["MambaIR", "MambaIRv2"])
+def test_compiled_blocks_are_captured_too(options: dict) -> None:
+    plain, graphed = make_stepper(False, torch.bfloat16, options), make_stepper(True, torch.bfloat16, options)
     graphed.model.compile()
     expected, _ = train(plain, (4,), WARMUP + 4)
     found, _ = train(graphed, (4,), WARMUP + 4)

@@ -25,11 +25,14 @@ SIZES = [
     {"height": 7, "width": 5, "channels": 33, "dilation": 3, "silu": True},
     {"height": 1, "width": 1, "channels": 1, "dilation": 1, "silu": True},
     {"height": 700, "width": 3, "channels": 16, "dilation": 2, "silu": True, "bias": False},
+    {"height": 64, "width": 64, "channels": 24, "dilation": 1, "silu": False, "size": 5},
+    {"height": 33, "width": 37, "channels": 348, "dilation": 1, "silu": True, "size": 5},
+    {"height": 9, "width": 3, "channels": 5, "dilation": 2, "silu": False, "bias": False, "size": 7},
 ]
 
 
-def problem(height: int, width: int, channels: int, bias: bool = True, **_: int) -> Arguments:
-    arguments = random_convolution(height=height, width=width, channels=channels, bias=bias)
+def problem(height: int, width: int, channels: int, bias: bool = True, size: int = 3, **_: int) -> Arguments:
+    arguments = random_convolution(height=height, width=width, channels=channels, bias=bias, size=size)
     return {name: value.cuda() for name, value in arguments.items()}
 
 
