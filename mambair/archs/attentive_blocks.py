@@ -100,6 +100,7 @@ class AttentiveLayers(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         recompute = self.use_checkpoint and torch.is_grad_enabled()
         for layer in self.layers:
+            assert isinstance(layer, AttentiveLayer)
             noise = layer.draw_noise(x)
             if recompute:
                 x = checkpoint(layer, x, noise, use_reentrant=False, preserve_rng_state=False)

@@ -39,6 +39,8 @@ class Trunk(RestorationNetwork):
 
     upsamplers: tuple[str, ...] = ("", "pixelshuffle", "pixelshuffledirect")
     """The heads that there are."""
+    mean: Tensor
+    upsample: nn.Module
 
     def build(
         self,

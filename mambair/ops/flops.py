@@ -7,6 +7,9 @@ forward passes, as PyTorch counts matrix products.
 
 BACKWARD_FACTOR = 2
 
+Shape = tuple[int, ...]
+"""What PyTorch's counter hands to a rule in place of a tensor."""
+
 
 def selective_scan_flops(batch: int, length: int, channels: int, states: int) -> int:
     """Operations of one selective scan, forward."""

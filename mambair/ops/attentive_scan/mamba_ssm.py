@@ -3,6 +3,8 @@
 Shapes: B batch, L places, D inner channels, N states, T tokens.
 """
 
+from typing import Any
+
 from torch import Tensor
 
 from mambair.ops.attentive_scan.reference import attentive_scan_reference
@@ -11,7 +13,7 @@ from mambair.ops.selective_scan.mamba_ssm import selective_scan_mamba_ssm, unava
 __all__ = ["attentive_scan_mamba_ssm", "unavailable_reason"]
 
 
-def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: object) -> Tensor:
+def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: Any) -> Any:
     u, delta, B, C = (tensor.contiguous() for tensor in (u, delta, B, C))
     return selective_scan_mamba_ssm(u, delta, A, B, C, *rest)
 

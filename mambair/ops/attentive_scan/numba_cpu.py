@@ -56,7 +56,8 @@ class _Reordered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
-        return _reorder(dy, *ctx.saved_tensors, not ctx.back), None, None
+        (order,) = ctx.saved_tensors
+        return _reorder(dy, order, not ctx.back), None, None
 
 
 def _reorder(x: Tensor, order: Tensor, back: bool) -> Tensor:

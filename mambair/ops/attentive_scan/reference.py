@@ -4,6 +4,7 @@ Shapes: B batch, L places, D inner channels, R rank of delta, N states, T tokens
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def attentive_scan_reference(
     dt_projs_bias: Tensor,
     A_logs: Tensor,
     Ds: Tensor,
-    scan: Callable[..., Tensor] = selective_scan_reference,
+    scan: Callable[..., Any] = selective_scan_reference,
 ) -> Tensor:
     """See `attentive_scan`. Autograd differentiates it, keeping every state.
 

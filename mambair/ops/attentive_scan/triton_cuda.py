@@ -3,6 +3,7 @@
 Shapes: B batch, L places, D inner channels, R rank of delta, N states, T tokens, P = R + 2N.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.attentive_scan.triton_launch import add_prompts, move_rows, prompt_gradients, sorted_rows
-from mambair.ops.flops import BACKWARD_FACTOR, ss2d_scan_flops
+from mambair.ops.flops import BACKWARD_FACTOR, Shape, ss2d_scan_flops
 from mambair.ops.ss2d.triton_launch import ScanInputs, launch_refusal, pack_parameters, scan_forward
 from mambair.ops.ss2d.triton_launch_backward import Kept, scan_backward
 from mambair.ops.ss2d.triton_plan import ScanShape, kept_shapes
@@ -38,7 +39,7 @@ def attentive_scan_triton(
     if torch.compiler.is_compiling():
         return _scan(*tensors, needed)[0]
     # Called directly, since PyTorch's way from an operator of one's own to its gradients takes the host 0.1 ms more.
-    return _AttentiveScan.apply(*tensors) if needed else _run(*tensors, False)[0]
+    return _AttentiveScan.apply(*tensors) if needed else _run(*tensors, keep=False)[0]
 
 
 def _shape(batch: int, length: int, channels: int, rank: int, states: int) -> ScanShape:
@@ -77,16 +78,19 @@ def _run(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(y (B, L, D), rows (B L), sorted x (B L, D), states that enter the chunks, sums of delta); all but y empty
     unless `keep`."""
-    shape = _shape(*x.shape, dt_projs_weight.shape[2], A_logs.shape[1])
+    batch, length, channels = x.shape
+    shape = _shape(batch, length, channels, dt_projs_weight.shape[2], A_logs.shape[1])
     with torch.autocast(x.device.type, enabled=False):
         rows = sorted_rows(tokens)
-        places = x.reshape(-1, x.shape[2])
+        places = x.reshape(-1, channels)
         sequence = move_rows(places if places.stride(1) == 1 else places.contiguous(), rows, back=False)
         _, projected = _project(sequence, tokens.contiguous(), prompts.contiguous(), x_proj_weight)
         inputs = _inputs(sequence, projected, dt_projs_weight, dt_projs_bias, A_logs, Ds)
         y, states, sums, _ = scan_forward(shape, inputs)
         y = move_rows(y, rows, back=True).view(x.shape)
-    return (y, rows, sequence, states, sums) if keep else (y, *(x.new_empty(0) for _ in range(4)))
+    if keep:
+        return y, rows, sequence, states, sums
+    return y, x.new_empty(0), x.new_empty(0), x.new_empty(0), x.new_empty(0)
 
 
 def _run_backward(
@@ -105,31 +109,33 @@ def _run_backward(
     policy_needed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, policy (empty unless needed, of x's type), prompts and the five parameters."""
-    parameters = (prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     tokens, prompts = tokens.contiguous(), prompts.contiguous()
     rank, count_of_states = dt_projs_weight.shape[2], A_logs.shape[1]
-    shape = _shape(*dy.shape, rank, count_of_states)
+    batch, length, channels = dy.shape
+    shape = _shape(batch, length, channels, rank, count_of_states)
     with torch.autocast(dy.device.type, enabled=False):
         # The projections are computed again, against saving them in every layer.
         weight, projected = _project(sequence, tokens, prompts, x_proj_weight)
         inputs = _inputs(sequence, projected, dt_projs_weight, dt_projs_bias, A_logs, Ds)
         dy_sorted = move_rows(dy.to(sequence.dtype).reshape(sequence.shape), rows, back=False)
         found = scan_backward(shape, dy_sorted, inputs, Kept(states, sums), None, A_is_log=True)
+        assert found.x is not None
         dx = move_rows(found.x.addmm_(found.projected, weight), rows, back=True)
         d_x_proj = found.projected.t() @ sequence
         d_prompts = prompt_gradients(found.projected, tokens, prompts)
         d_policy = sequence.new_empty(0)
         if policy_needed:
             d_C = found.projected[:, -count_of_states:]
-            d_policy = (d_C @ prompts.t().to(d_C.dtype)).view(*dy.shape[:2], -1)
-    gradients = (d_prompts, d_x_proj, found.dt_weight, found.bias, found.A, found.D)
+            d_policy = (d_C @ prompts.t().to(d_C.dtype)).view(batch, length, -1)
     return (
         dx.view(dy.shape),
         d_policy,
-        *(
-            gradient.to(parameter.dtype).view(parameter.shape)
-            for gradient, parameter in zip(gradients, parameters, strict=True)
-        ),
+        d_prompts.to(prompts.dtype),
+        d_x_proj.to(x_proj_weight.dtype).view(x_proj_weight.shape),
+        found.dt_weight.to(dt_projs_weight.dtype).view(dt_projs_weight.shape),
+        found.bias.to(dt_projs_bias.dtype).view(dt_projs_bias.shape),
+        found.A.to(A_logs.dtype).view(A_logs.shape),
+        found.D.to(Ds.dtype).view(Ds.shape),
     )
 
 
@@ -137,8 +143,9 @@ class _AttentiveScan(torch.autograd.Function):
     """The operator, when nothing is traced."""
 
     @staticmethod
-    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
-        y, *kept = _run(*tensors, True)
+    def forward(ctx: Any, *tensors: Any) -> Tensor:
+        run: Callable[..., tuple[Tensor, ...]] = _run
+        y, *kept = run(*tensors, keep=True)
         _save(ctx, tensors, kept)
         return y
 
@@ -181,9 +188,20 @@ def _scan(
 
 
 @_scan.register_fake
-def _(x, tokens, policy, prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, keep):
+def _(
+    x: Tensor,
+    tokens: Tensor,
+    policy: Tensor | None,
+    prompts: Tensor,
+    x_proj_weight: Tensor,
+    dt_projs_weight: Tensor,
+    dt_projs_bias: Tensor,
+    A_logs: Tensor,
+    Ds: Tensor,
+    keep: bool,
+) -> tuple[Tensor, ...]:
     if not keep:
-        return x.new_empty(x.shape), *(x.new_empty(0) for _ in range(4))
+        return x.new_empty(x.shape), x.new_empty(0), x.new_empty(0), x.new_empty(0), x.new_empty(0)
     batch, length, channels = x.shape
     shape = _shape(batch, length, channels, dt_projs_weight.shape[2], A_logs.shape[1])
     states, sums = kept_shapes(shape, x.device)
@@ -218,14 +236,23 @@ def _scan_backward(
 
 
 @_scan_backward.register_fake
-def _(dy, rows, sequence, states, sums, tokens, prompts, *parameters_and_need):
+def _(
+    dy: Tensor,
+    rows: Tensor,
+    sequence: Tensor,
+    states: Tensor,
+    sums: Tensor,
+    tokens: Tensor,
+    prompts: Tensor,
+    *parameters_and_need: Any,
+) -> tuple[Tensor, ...]:
     *parameters, policy_needed = parameters_and_need
     d_policy = sequence.new_empty((*dy.shape[:2], prompts.shape[0]) if policy_needed else 0)
     others = (tensor.new_empty(tensor.shape) for tensor in (prompts, *parameters))
     return sequence.new_empty(dy.shape), d_policy, *others
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, _ = inputs
     _, *kept = output
     _save(ctx, tuple(tensors), kept)
@@ -234,7 +261,7 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, dy, *_):
+def _backward(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     return (None,) * 10 if dy is None else (*_gradients(ctx, _scan_backward, dy), None)
 
 
@@ -242,12 +269,15 @@ _scan.register_autograd(_backward, setup_context=_setup_context)
 
 
 @register_flop_formula(torch.ops.mambair.attentive_scan_triton)
-def _forward_flops(x, tokens, policy, prompts, x_proj_weight, dt_projs_weight, *_, **__) -> int:
+def _forward_flops(
+    x: Shape, tokens: Shape, policy: Shape | None, prompts: Shape, x_proj: Shape, dt_projs: Shape, *_: Any, **__: Any
+) -> int:
     batch, length, channels = x
-    return ss2d_scan_flops(batch, length, channels, prompts[1], dt_projs_weight[2], 1)
+    return ss2d_scan_flops(batch, length, channels, prompts[1], dt_projs[2], 1)
 
 
 @register_flop_formula(torch.ops.mambair.attentive_scan_triton_backward)
-def _backward_flops(dy, rows, sequence, states, sums, tokens, prompts, x_proj_weight, dt_projs_weight, *_, **__) -> int:
+def _backward_flops(dy: Shape, *shapes: Any, **_: Any) -> int:
+    prompts, dt_projs = shapes[5], shapes[7]
     batch, length, channels = dy
-    return BACKWARD_FACTOR * ss2d_scan_flops(batch, length, channels, prompts[1], dt_projs_weight[2], 1)
+    return BACKWARD_FACTOR * ss2d_scan_flops(batch, length, channels, prompts[1], dt_projs[2], 1)

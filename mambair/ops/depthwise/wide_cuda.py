@@ -13,7 +13,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.depthwise import wide_kernels as kernels
 from mambair.ops.depthwise.triton_launch import channels_side_by_side
-from mambair.ops.flops import BACKWARD_FACTOR
+from mambair.ops.flops import BACKWARD_FACTOR, Shape
 
 # Values of a tile: of the convolution; of the weights' gradients, whose sums take k registers per value.
 _VALUES, _SUMMED = 1024, 512
@@ -117,7 +117,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> 
 
 
 @_convolve.register_fake
-def _(x, weight, bias, dilation):
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
     return x.new_empty(x.shape)
 
 
@@ -130,17 +130,17 @@ def _convolve_backward(
 
 
 @_convolve_backward.register_fake
-def _(dy, x, weight, bias, dilation):
+def _(dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> tuple[Tensor, Tensor, Tensor]:
     d_bias = weight.new_empty(0) if bias is None else bias.new_empty(bias.shape)
     return x.new_empty(x.shape), weight.new_empty(weight.shape), d_bias
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     x, weight, bias, ctx.dilation = inputs
     ctx.save_for_backward(x, weight, bias)
 
 
-def _backward(ctx, dy):
+def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return _gradients(ctx, _convolve_backward, dy)
 
 
@@ -148,11 +148,11 @@ _convolve.register_autograd(_backward, setup_context=_setup_context)
 
 
 @register_flop_formula(torch.ops.mambair.depthwise_conv_wide)
-def _forward_flops(x, weight, *_, **__) -> int:
+def _forward_flops(x: Shape, weight: Shape, *_: Any, **__: Any) -> int:
     batch, height, width, channels = x
     return 2 * weight[2] * weight[3] * batch * height * width * channels
 
 
 @register_flop_formula(torch.ops.mambair.depthwise_conv_wide_backward)
-def _backward_flops(dy, x, weight, *_, **__) -> int:
+def _backward_flops(dy: Shape, x: Shape, weight: Shape, *_: Any, **__: Any) -> int:
     return BACKWARD_FACTOR * _forward_flops(x, weight)

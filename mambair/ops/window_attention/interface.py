@@ -48,7 +48,7 @@ def _choose(device_type: str, device_index: int | None, dtype: torch.dtype, wind
 
 
 # See `mambair.ops.backends`: torch.compiler.assume_constant_result without importing the compiler.
-_choose._dynamo_marked_constant = True
+_choose.__dict__["_dynamo_marked_constant"] = True
 
 
 def _check(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from mambair.ops.flops import window_attention_flops
+from mambair.ops.flops import Shape, window_attention_flops
 from mambair.ops.window_attention.triton_launch import attend, attention_gradients, fits, pack_bias, sizes_of
 
 __all__ = ["fits", "window_attention_triton"]
@@ -68,7 +68,7 @@ def _attend(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int, keep:
 
 
 @_attend.register_fake
-def _(qkv, bias_table, window_size, shift, keep):
+def _(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int, keep: bool) -> tuple[Tensor, Tensor]:
     sizes = sizes_of(qkv, bias_table, window_size, shift)
     y = qkv.new_empty((*qkv.shape[:3], qkv.shape[3] // 3))
     return y, qkv.new_empty((sizes.count if keep else 0, sizes.heads, sizes.pixels), dtype=torch.float32)
@@ -83,11 +83,13 @@ def _attend_backward(
 
 
 @_attend_backward.register_fake
-def _(dy, qkv, bias_table, y, norms, window_size, shift, table):
+def _(
+    dy: Tensor, qkv: Tensor, bias_table: Tensor, y: Tensor, norms: Tensor, window_size: int, shift: int, table: bool
+) -> tuple[Tensor, Tensor]:
     return qkv.new_empty(qkv.shape), bias_table.new_empty(bias_table.shape if table else 0)
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     qkv, bias_table, window_size, shift, _ = inputs
     y, norms = output
     ctx.save_for_backward(qkv, bias_table, y, norms)
@@ -96,7 +98,7 @@ def _setup_context(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, dy, _):
+def _backward(ctx: Any, dy: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     return (None,) * 5 if dy is None else (*_gradients(ctx, _attend_backward, dy), None)
 
 
@@ -104,12 +106,14 @@ _attend.register_autograd(_backward, setup_context=_setup_context)
 
 
 @register_flop_formula(torch.ops.mambair.window_attention_triton)
-def _forward_flops(qkv, bias_table, window_size, *_, **__) -> int:
+def _forward_flops(qkv: Shape, bias_table: Shape, window_size: int, *_: Any, **__: Any) -> int:
     batch, height, width, channels = qkv
     return window_attention_flops(batch * height * width, channels // 3, window_size)
 
 
 @register_flop_formula(torch.ops.mambair.window_attention_triton_backward)
-def _backward_flops(dy, qkv, bias_table, y, norms, window_size, *_, **__) -> int:
+def _backward_flops(
+    dy: Shape, qkv: Shape, bias_table: Shape, y: Shape, norms: Shape, window_size: int, *_: Any, **__: Any
+) -> int:
     # Five products where the forward pass has two.
     return _forward_flops(qkv, bias_table, window_size) * 5 // 2
