@@ -1,17 +1,19 @@
 """`mambair data check`: everything that an option file reads, with a table and a list of all that is wrong."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
-from mambair.commands.data.jobs import progress_bar
+from mambair.commands.data.findings import find_all
+from mambair.commands.data.jobs import default_workers, progress_bar
 from mambair.commands.exit_codes import OK, USER_ERROR
-from mambair.data.builders import BuildContext, find_images
+from mambair.data.builders import BuildContext, find_images, list_ground_truth
+from mambair.data.image_sources import ImageEntry
 from mambair.data.loaders import TrainLoader  # noqa: F401  (its module registers every data set)
-from mambair.data.pairing import Pair, Problem, inspect_pairs
+from mambair.data.pairing import Pair, Problem, inspect_pairs, list_entries
 from mambair.errors import UserError
 from mambair.options import TestOptions, TrainOptions, parse_options
 from mambair.registry import DATASETS
@@ -29,16 +31,22 @@ class SectionReport:
     sizes: str = "-"
     channels: str = "-"
     problems: list[str] = field(default_factory=list)
+    truth: list[ImageEntry] = field(default_factory=list)
+    """Its clean images."""
 
 
-def check_option_file(path: Path, decode: bool = True) -> int:
+def check_option_file(path: Path, decode: bool = True, against: Sequence[Path] = ()) -> int:
     """Inspect every image of every data set of a training or test file; prints a table, and then all problems.
 
-    Returns 0, or 2 if there are problems. With `decode` every image is decoded whole; otherwise headers are read.
+    Returns 0, or 2 if there are problems. With `decode` every image is decoded whole, and what may spoil results is
+    found too, and told as warnings; otherwise headers are read. `against`: further test files, and folders of images,
+    that a training set should share no photos with.
     """
     options = parse_options(path)
     reports = [_inspect(options, section, decode) for section in options.datasets]
     console.print(_table(reports))
+    if decode:
+        _warn(reports, against)
     problems = [(report.section, problem) for report in reports for problem in report.problems]
     for section, problem in problems:
         console.print(f"{section}: {problem}", markup=False, highlight=False, soft_wrap=True)
@@ -47,6 +55,30 @@ def check_option_file(path: Path, decode: bool = True) -> int:
         return USER_ERROR
     console.print("all images are there, fit together and can be read", markup=False)
     return OK
+
+
+def _warn(reports: Sequence[SectionReport], against: Sequence[Path]) -> None:
+    """Print what is no mistake and may spoil results."""
+    sets = {report.section: report.truth for report in reports if report.truth}
+    for place in against:
+        sets |= dict(_sets_of(place))
+    with progress_bar() as progress:
+        bar = progress.add_task("comparing", total=sum(map(len, sets.values())))
+        findings = find_all(sets, default_workers(), lambda count: progress.advance(bar, count))
+    for finding in findings:
+        console.print(finding.text(), markup=False, highlight=False, soft_wrap=True)
+
+
+def _sets_of(place: Path) -> Iterator[tuple[str, list[ImageEntry]]]:
+    """The sets of clean images that a test file names, or the one that a folder is."""
+    if place.is_dir():
+        yield str(place), list_entries([place], "--against")
+        return
+    options = parse_options(place)
+    for key, section in options.datasets.items():
+        if key != "train":
+            context = BuildContext(options.where, f"datasets.{key}", options.scale, training=False)
+            yield f"{place}: datasets.{key}", list_ground_truth(section, context)
 
 
 def _inspect(options: TrainOptions | TestOptions, key: str, decode: bool) -> SectionReport:
@@ -68,6 +100,8 @@ def _inspect(options: TrainOptions | TestOptions, key: str, decode: bool) -> Sec
     report.paired = any(pair.lq is not None for pair in found.pairs)
     report.problems.extend(str(problem) for problem in [*found.problems, *problems])
     report.sizes, report.channels = _ranges(found.pairs, problems)
+    if section.dataroot_gt:  # a SingleImageDataset has none: its images are low-quality ones
+        report.truth = [pair.gt for pair in found.pairs]
     return report
 
 

@@ -131,7 +131,7 @@ def make_check(args: argparse.Namespace) -> int:
     """Everything that an option file reads."""
     from mambair.commands.data.check import check_option_file
 
-    return check_option_file(args.opt, decode=not args.headers_only)
+    return check_option_file(args.opt, decode=not args.headers_only, against=args.against)
 
 
 def make_submission(args: argparse.Namespace) -> int:
@@ -199,7 +199,16 @@ def _add_set_commands(commands: Subcommands, common: argparse.ArgumentParser) ->
     """Commands about whole data sets."""
     check = commands.add_parser("check", help="check all data that an option file reads")
     check.add_argument("-opt", "--opt", type=Path, required=True, help="a training or test option file")
-    check.add_argument("--headers-only", action="store_true", help="do not decode the images")
+    check.add_argument("--headers-only", action="store_true", help="do not decode the images, and warn of nothing")
+    check.add_argument(
+        "--against",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="test files, or folders of images: warn of photos that the training set shares with them",
+    )
     check.set_defaults(run=make_check)
 
     lmdb = commands.add_parser("lmdb", parents=[common], help="build or verify an LMDB of a folder's images")

@@ -1,8 +1,9 @@
 """`mambair options check`: all that an option file says, without reading data: sections, components, network."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from mambair.archs import build_network
 from mambair.commands.options.components import PROGRAM_ARGUMENTS, registries
@@ -39,7 +40,7 @@ def _component_mistakes(options: TrainOptions | TestOptions, setting: Setting) -
         yield str(error)
 
 
-def check_block(registry: Registry, block: dict, where: str) -> None:
+def check_block(registry: Registry, block: Mapping[str, Any], where: str) -> None:
     """Raise UserError for an unknown name, an unknown or mistyped keyword, and one that is missing."""
     if registry.kind == "network" and block["type"] not in registry:
         return  # a network of another package, which building it looks up
