@@ -15,6 +15,7 @@ from mambair.errors import UserError
 from mambair.imaging.files import list_images, read_image
 from mambair.imaging.tensors import image_to_tensor
 from mambair.weights.loading import load_network
+from mambair.weights.sources import find_weights
 
 SAMPLE_IMAGES = ("astronaut", "chelsea", "coffee", "rocket")
 RANDOM_WEIGHTS = (
@@ -24,15 +25,17 @@ RANDOM_WEIGHTS = (
 logger = logging.getLogger(__name__)
 
 
-def load_any_network(path: Path) -> nn.Module:
+def load_any_network(path: str | Path) -> nn.Module:
     """A network from a weight file: MambaIR's by this package, any other architecture through spandrel.
 
-    The network has attributes `scale` and `in_channels`. Raises UserError for a file that neither can load.
+    `path` is all that `find_weights` takes. The network has attributes `scale` and `in_channels`. Raises UserError for
+    a file that neither can load.
     """
+    path = find_weights(path)
     try:
         return load_network(path)
     except UserError as error:
-        if not path.is_file() or find_spec("spandrel") is None:
+        if find_spec("spandrel") is None:
             raise
         from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
 

@@ -84,4 +84,3 @@ def hours(seconds: float) -> str:
     """With two decimals, or two digits where that would be too coarse."""
     amount = seconds / SECONDS_PER_HOUR
     return f"{amount:.2f}" if amount >= MANY_HOURS else f"{amount:.2g}"
-

@@ -73,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
         )
     for each in (complexity, erf, activation):
         each.add_argument(
-            "--weights", type=Path, nargs="+", default=[], metavar="FILE", help="networks with their weights"
+            "--weights", nargs="+", default=[], metavar="FILE", help="weight files, or names of `mambair weights list`"
         )
         each.add_argument(
             "-opt", "--options", type=Path, nargs="+", default=[], metavar="FILE", help="network_g of option files"
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def named_networks(arguments: argparse.Namespace) -> dict[str, nn.Module]:
     """The networks of --weights and -opt by the names of their files."""
-    networks = {path.stem: load_any_network(path) for path in arguments.weights}
+    networks = {Path(name).stem: load_any_network(name) for name in arguments.weights}
     for path in arguments.options:
         data = read_yaml(path).data
         if not isinstance(data.get("network_g"), dict):

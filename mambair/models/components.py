@@ -9,6 +9,7 @@ from torch import nn
 
 import mambair.losses  # noqa: F401  (registers the losses)
 from mambair.archs import build_network
+from mambair.errors import UserError
 from mambair.inference.tiling import TileRule
 from mambair.inference.whole_or_tiled import Restoration
 from mambair.models.mixing import MixUp
@@ -17,7 +18,7 @@ from mambair.options import TestOptions, TrainOptions, ValOptions
 from mambair.registry import LOSSES
 from mambair.runtime.devices import autocast_dtype
 from mambair.weights.loading import architecture_of, load_weights
-from mambair.weights.sources import weights_called
+from mambair.weights.sources import find_weights
 
 logger = logging.getLogger(__name__)
 
@@ -30,17 +31,21 @@ def build_generator(options: TrainOptions | TestOptions) -> nn.Module:
     network = build_network(options.network_g, where=options.where("network_g"))
     path = options.path
     if path.pretrain_network_g is not None:
-        start_from(network, path.pretrain_network_g, strict=path.strict_load_g, param_key=path.param_key_g)
+        where = options.where("path.pretrain_network_g")
+        start_from(network, path.pretrain_network_g, where, strict=path.strict_load_g, param_key=path.param_key_g)
     return network
 
 
-def start_from(network: nn.Module, path: Path, *, strict: bool, param_key: str) -> None:
+def start_from(network: nn.Module, weights: Path, where: str, *, strict: bool, param_key: str | None) -> None:
     """Load weights, and log what was loaded and, where that is allowed, which keys were not.
 
-    Where there is no file at `path`, it may be a name of `mambair weights list`.
+    `weights` may be all that `find_weights` takes. Raises UserError that names the option key `where`.
     """
-    path = weights_called(str(path)) or path
-    skipped = load_weights(network, path, strict=strict, param_key=param_key)
+    try:
+        path = find_weights(weights)
+        skipped = load_weights(network, path, strict=strict, param_key=param_key)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     logger.info("%s starts from %s", architecture_of(network), path)
     if skipped:
         logger.warning("%s: %d weights of other shape start anew: %s", path, len(skipped), ", ".join(skipped))

@@ -178,5 +178,6 @@ def build_discriminator(options: TrainOptions) -> nn.Module:
     network = build_network(network_d, where=options.where("network_d"))
     path = options.path
     if path.pretrain_network_d is not None:
-        start_from(network, path.pretrain_network_d, strict=path.strict_load_d, param_key=path.param_key_d)
+        where = options.where("path.pretrain_network_d")
+        start_from(network, path.pretrain_network_d, where, strict=path.strict_load_d, param_key=path.param_key_d)
     return network

@@ -31,13 +31,13 @@ class PathOptions(Section):
 
     pretrain_network_g: FilePath | None = None
     """Weights of the restoration network to start from or to test: a file, or a name of `mambair weights list`."""
-    param_key_g: Text = "params"
-    """Which weights of the file to take: params or params_ema."""
+    param_key_g: Text | None = None
+    """Which weights of the file to take: params or params_ema; if left out, the averaged ones where it has both."""
     strict_load_g: Flag = True
     """All weights must fit; false skips the head's (and lists them), to start x3 or x4 from x2."""
     pretrain_network_d: FilePath | None = None
     """Weights of the discriminator."""
-    param_key_d: Text = "params"
+    param_key_d: Text | None = None
     """As param_key_g, for the discriminator."""
     strict_load_d: Flag = True
     """As strict_load_g, for the discriminator."""

@@ -18,7 +18,9 @@ from mambair.errors import UserError
 from mambair.imaging.headers import printable
 from mambair.weights.detection import describe, is_mambair, is_mambair_unet, mambair_options, unet_options
 from mambair.weights.foreign import foreign_name
-from mambair.weights.state_files import WRAPPERS, read_weights_file, save_state_dict, unwrap
+from mambair.weights.sources import find_weights
+from mambair.weights.state_files import read_weights_file, save_state_dict
+from mambair.weights.wrapping import find_set, unwrap, weight_sets
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +57,12 @@ def detect_architecture(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
 def load_network(path: str | Path, param_key: str | None = None, **overrides: Any) -> nn.Module:
     """Build the network that a weight file holds and load it; in eval mode, on the CPU, float32.
 
-    Options come from the file's metadata if it was saved here, else from its keys and shapes. `overrides` replace
-    options that shapes cannot tell, such as img_range=255.0. `param_key` as in `read_state_dict`.
-    Raises UserError naming what the file is when it holds no MambaIR.
+    `path` may be all that `find_weights` takes: a file, a name of `mambair weights list`, an hf:// address. Options
+    come from the file's metadata if it was saved here, else from its keys and shapes. `overrides` replace options that
+    shapes cannot tell, such as img_range=255.0. `param_key` as in `read_state_dict`. Raises UserError naming what the
+    file is when it holds no MambaIR.
     """
+    path = find_weights(path)
     content, options = read_weights_file(path)
     state = unwrap(content, path, param_key)
     if options is None:
@@ -75,7 +79,7 @@ def load_weights(
     network: nn.Module,
     path: str | Path,
     strict: bool = True,
-    param_key: str | None = "params",
+    param_key: str | None = None,
     where: str = "network_g",
 ) -> list[str]:
     """Load a weight file into `network`. Returns the keys that were skipped: none with `strict`.
@@ -84,7 +88,7 @@ def load_weights(
         strict: with False, weights of another scale may start this network (a warm start): the keys of the head
             (`upsample.*`) that differ are skipped, and nothing else.
         param_key: which of 'params' and 'params_ema' to take; when the file has only the other one, that is taken
-            with a warning. None takes the averaged ones where there are any.
+            with a warning. None takes the averaged ones where there are any, and says so in the log.
         where: the option block that the network was built from, for messages.
 
     Raises:
@@ -92,11 +96,13 @@ def load_weights(
             would make it fit.
     """
     content, _ = read_weights_file(path)
-    wrappers = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-    if wrappers and param_key is not None and param_key not in wrappers:
-        logger.warning("weights %s: there is no '%s' in the file; '%s' is used", path, param_key, wrappers[0])
-        param_key = wrappers[0]
-    return load_state_dict(network, unwrap(content, path, param_key), path, strict, where)
+    sets = weight_sets(content)
+    if sets and param_key is not None and find_set(sets, param_key) is None:
+        first = next(iter(sets))
+        logger.warning("weights %s: there is no '%s' in the file; '%s' is used", path, param_key, first)
+        param_key = first
+    state = unwrap(content, path, param_key, wanted=network.state_dict().keys())
+    return load_state_dict(network, state, path, strict, where)
 
 
 def load_state_dict(
@@ -106,7 +112,10 @@ def load_state_dict(
     strict: bool = True,
     where: str = "network_g",
 ) -> list[str]:
-    """`load_weights` from a state dict at hand; `path` is the file to blame."""
+    """`load_weights` from a state dict at hand; `path` is the file to blame.
+
+    Weights that are not finite numbers are refused: all that they restore is black.
+    """
     own = network.state_dict()
     misfits = [
         key for key in {**own, **state} if key not in own or key not in state or own[key].shape != state[key].shape
@@ -114,8 +123,20 @@ def load_state_dict(
     if misfits and (strict or not all(key.startswith(HEAD_PREFIX) for key in misfits)):
         raise UserError(f"weights {path}{_why_not(network, state, misfits, where)}")
     fitting = {key: value for key, value in state.items() if key not in misfits}
+    refuse_nonfinite(fitting, path)
     network.load_state_dict({**own, **fitting})
     return misfits
+
+
+def refuse_nonfinite(state: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise UserError for weights of which one is NaN or infinite."""
+    bad = [key for key, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if bad:
+        named = ", ".join([*map(printable, bad[:3]), *(["..."] if len(bad) > 3 else [])])
+        raise UserError(
+            f"weights {path}: {len(bad)} of {len(state)} tensors hold numbers that are not finite ({named}): the "
+            "training has diverged, or the file is damaged; use an earlier checkpoint, or fetch the file again"
+        )
 
 
 def save_weights(network: nn.Module, path: str | Path, params_ema: Mapping[str, Tensor] | None = None) -> None:

@@ -11,6 +11,8 @@ from mambair.archs.spandrel_archs import SpandrelNetwork, spandrel_registry, wit
 from mambair.errors import UserError
 from mambair.registry import ARCHS
 from mambair.weights.foreign import foreign_name
+from mambair.weights.loading import refuse_nonfinite
+from mambair.weights.sources import find_weights
 from mambair.weights.state_files import read_state_dict
 
 OFFICIAL_KEYS = (
@@ -30,7 +32,9 @@ def load_spandrel(path: str) -> nn.Module:
 
     Raises UserError when spandrel is missing or does not know the file's architecture.
     """
+    path = str(find_weights(path))
     state = read_state_dict(path)
+    refuse_nonfinite(state, path)
     if is_edsr(state):
         try:
             return load_edsr(state)

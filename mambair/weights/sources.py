@@ -52,20 +52,21 @@ def find_weights(weights: str | Path | None, *, task: str | None = None, noise: 
         return weights_at_hand(task, noise)
     if not isinstance(weights, (str, os.PathLike)):
         raise UserError(f"weights: expected a file, a name or an hf:// address, got a {type(weights).__name__}")
-    if str(weights).startswith(HUB_SCHEME):
-        return download_from_hub(str(weights))
+    if re.match("hf:/", str(weights)):  # as a path, an address has lost a slash
+        return download_from_hub(re.sub("^hf:/+", HUB_SCHEME, str(weights)))
     path = Path(weights)
     try:
         if path.is_file():
             return path
         if path.is_dir():
-            raise UserError(f"{path}: is a folder; pass a .pth or .safetensors file in it")
+            raise UserError(f"weights {path}: this is a folder; give a .pth or .safetensors file in it")
     except OSError as error:  # a name that is too long, a folder that may not be looked into
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        raise UserError(f"weights {path}: cannot be read ({error.strerror})") from error
     named = weights_called(str(weights))
     if named is None:
         known = [*shipped_weights(), *PUBLISHED]
-        raise UserError(f"{path}: no such weights file{did_you_mean(str(weights), known)}")
+        hint = did_you_mean(str(weights), known) or "; `mambair weights list` shows the names that stand for files"
+        raise UserError(f"weights {path}: no such file{hint}")
     return named
 
 
@@ -100,8 +101,14 @@ def read_scale(path: Path) -> int | None:
     return json.loads(_metadata(path).get(OPTIONS_KEY, "{}")).get("upscale")
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
 def _metadata(path: Path) -> dict[str, str]:
-    if path.suffix != ".safetensors":
+    if not is_safetensors(path):
         return {}
     try:
         with safe_open(path, framework="numpy") as archive:  # the other choice, "pt", imports PyTorch

@@ -1,28 +1,34 @@
 """Files of weights: read .pth and .safetensors without running code in them, write them atomically."""
 
+import io
 import json
 import pickle
 import re
 import struct
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from mambair.errors import UserError
 from mambair.runtime.files import atomic_write
+from mambair.weights.wrapping import unwrap
 
-WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "model")
-"""Keys under which files keep the state dict, best first."""
-PREFIXES = ("module.", "_orig_mod.", "netG.", "net_g.")
-"""What DistributedDataParallel, torch.compile and others put before every key."""
 METADATA_KEY = "mambair"
 """Where save_state_dict puts the network's options: in the .pth's dict, in the .safetensors' metadata."""
+
+_WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".pth.tar")
+_ARCHIVES = {"gzip": b"\x1f\x8b", "7z": b"7z\xbc\xaf", "RAR": b"Rar!", "xz": b"\xfd7zXZ", "bzip2": b"BZh"}
+# Unpacked into memory: no network of this kind comes near.
+_LARGEST_MEMBER = 2**32
 
 _TRUNCATED = "is truncated or damaged; fetch it again"
 
@@ -50,15 +56,17 @@ class CodeInFileError(ValueError):
     """A pickle that asks for more than tensors and plain values; the message is the name of what it asks for."""
 
 
-def load_tensors(path: Path) -> Any:
+def load_tensors(source: Path | BinaryIO) -> Any:
     """What torch.load reads, on the CPU, with nothing in the file executed.
 
     Raises CodeInFileError for files with Python objects in them and DamagedFileError for any that is not whole.
     """
     try:
-        with warnings.catch_warnings():
+        with ExitStack() as stack, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged files: about odd protocols that they seem to be written in
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # An open file: by a name in .safetensors, torch takes whatever is in it for that.
+            file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         if found is None:
@@ -71,26 +79,59 @@ def load_tensors(path: Path) -> Any:
 
 
 def read_weights_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Read a .pth (pickle, tensors only) or .safetensors file, told apart by their first bytes.
+    """Read a .pth (pickle, tensors only) or .safetensors file, or the only one in a ZIP archive.
 
-    Returns what is in the file, still wrapped in `params` or the like, and the options of the network if
-    `save_state_dict` put them there. Raises UserError saying what the file is when it is no weight file.
+    They are told apart by their first bytes, whatever their names. Returns what is in the file, still wrapped in
+    `params` or the like, and the options of the network if `save_state_dict` put them there. Raises UserError saying
+    what the file is when it is no weight file.
     """
     path = Path(path)
     try:
         if path.is_dir():
             raise UserError(f"weights {path}: this is a folder; give the file in it")
         with path.open("rb") as file:
-            head = file.read(512)
+            return _read_stream(file, path)
     except FileNotFoundError:
         raise UserError(f"weights {path}: no such file") from None
     except OSError as error:
-        raise UserError(f"weights {path}: cannot be read ({error.strerror})") from None
+        raise UserError(f"weights {path}: cannot be read ({error.strerror or error})") from None
+
+
+def _read_stream(file: BinaryIO, path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    head = file.read(512)
+    file.seek(0)
     if head[8:9] == b"{":
-        return _read_safetensors(path)
+        return _read_safetensors(file, path)
+    if head.startswith(b"PK\x03\x04"):
+        member = _only_weights_in(file, path)
+        if member is not None:
+            return _read_stream(member, path)
     if head.startswith((b"PK\x03\x04", b"\x80")):
-        return _read_pickle(path)
+        return _read_pickle(file, path)
     raise UserError(f"weights {path}: {_what_it_is(head)}")
+
+
+def _only_weights_in(file: BinaryIO, path: Path) -> BinaryIO | None:
+    """The weight file that a ZIP archive was put around; None for PyTorch's own archives and damaged ones."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = [info.filename for info in archive.infolist() if not info.is_dir()]
+            if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+                return None
+            weights = [name for name in names if name.endswith(_WEIGHT_SUFFIXES) and not name.startswith("__MACOSX")]
+            if len(weights) != 1:
+                listed = ", ".join(weights[:3])
+                holds = f"with {len(weights)} weight files ({listed}, ...)" if weights else "without weights"
+                raise UserError(f"weights {path}: this is a ZIP archive {holds}; unpack it and give one file")
+            if archive.getinfo(weights[0]).file_size > _LARGEST_MEMBER:
+                raise UserError(f"weights {path}: this is a ZIP archive of a very large file; unpack it first")
+            return io.BytesIO(archive.read(weights[0]))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, struct.error) as error:
+        if "password" in str(error):
+            raise UserError(f"weights {path}: this is a ZIP archive with a password; unpack it first") from None
+        return None
+    finally:
+        file.seek(0)
 
 
 def _what_it_is(head: bytes) -> str:
@@ -102,23 +143,29 @@ def _what_it_is(head: bytes) -> str:
         return "this is a Git LFS pointer, not weights; run 'git lfs pull' or fetch the file itself"
     if head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"II*\x00", b"MM\x00*", b"BM")):
         return "this is an image, not weights"
+    for archive, magic in _ARCHIVES.items():
+        if head.startswith(magic):
+            return f"this is an archive ({archive}); unpack it and give the file in it"
+    if head[257:262] == b"ustar":
+        return "this is an archive (tar); unpack it and give the file in it"
     return "this is neither a PyTorch (.pth) nor a safetensors file"
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _read_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        data = file.read()
+        length = int.from_bytes(data[:8], "little")
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
+        state = load(data)
         options = json.loads(metadata[METADATA_KEY]) if METADATA_KEY in metadata else None
-    except (SafetensorError, json.JSONDecodeError, OSError, MemoryError):
+    except (SafetensorError, ValueError, AttributeError, TypeError, KeyError, MemoryError):
         raise UserError(f"weights {path}: the file {_TRUNCATED}") from None
     return state, _checked_options(options, path)
 
 
-def _read_pickle(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+def _read_pickle(file: BinaryIO, path: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
     try:
-        content = load_tensors(path)
+        content = load_tensors(file)
     except CodeInFileError as error:
         raise UserError(
             f"weights {path}: refused, since the file holds Python objects ({error}) that could run code when "
@@ -138,40 +185,6 @@ def _checked_options(options: Any, path: Path) -> dict[str, Any] | None:
     if options is not None and not (isinstance(options, dict) and isinstance(options.get("type"), str)):
         raise UserError(f"weights {path}: its metadata '{METADATA_KEY}' does not describe a network")
     return options
-
-
-def unwrap(content: Mapping[str, Any], path: str | Path, param_key: str | None = None) -> dict[str, Tensor]:
-    """The bare state dict in what `read_weights_file` returned.
-
-    `param_key` picks one of several ('params' or 'params_ema'); by default the best of WRAPPERS. Prefixes of
-    wrappers such as DistributedDataParallel are removed. Raises UserError when there are no weights inside.
-    """
-    if "optimizers" in content or ("optimizer_state_dict" in content and not set(WRAPPERS) & set(content)):
-        raise UserError(
-            f"weights {path}: this is a training state, for path.resume_state; the weights are in models/net_g_*.pth"
-        )
-    wrappers = [key for key in WRAPPERS if isinstance(content.get(key), Mapping)]
-    if param_key is not None and wrappers and param_key not in wrappers:
-        raise UserError(f"weights {path}: there is no '{param_key}' in the file; it has {', '.join(wrappers)}")
-    state = content[param_key or wrappers[0]] if wrappers else content
-    tensors = {key: value for key, value in state.items() if isinstance(value, Tensor)}
-    if not tensors:
-        keys = ", ".join(list(map(str, content))[:5])
-        raise UserError(f"weights {path}: there are no weights in the file (its keys: {keys})")
-    return _strip_prefixes(tensors)
-
-
-def _strip_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if any(key.startswith("module.") for key in state):
-        state.pop("n_averaged", None)  # the counter of torch.optim.swa_utils.AveragedModel
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in PREFIXES:
-            if all(key.startswith(prefix) for key in state):
-                state = {key.removeprefix(prefix): value for key, value in state.items()}
-                stripped = True
-    return state
 
 
 def read_state_dict(path: str | Path, param_key: str | None = None) -> dict[str, Tensor]:

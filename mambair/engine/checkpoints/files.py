@@ -30,8 +30,8 @@ from mambair.weights.state_files import (
     DamagedFileError,
     load_tensors,
     read_weights_file,
-    unwrap,
 )
+from mambair.weights.wrapping import unwrap
 
 BEST = "best"
 """The label of the weights that validated best: net_g_best.pth."""
