@@ -23,7 +23,7 @@ from pathlib import Path
 
 from mambair.errors import UserError
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 
     def _lock(descriptor: int) -> None:
@@ -52,6 +52,7 @@ _NO_LOCKS = {
     getattr(errno, name) for name in ("ENOLCK", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EINVAL") if hasattr(errno, name)
 }
 _RECORD_BYTES = 4096
+CLOSED = -1
 
 _held_here: set[str] = set()
 """The claims of this process: locks do not keep a process from itself."""
@@ -140,7 +141,7 @@ class _Claim:
             command=_command(),
             since=datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
         )
-        self._descriptor: int | None = None
+        self._descriptor = CLOSED
         self._stop = threading.Event()
         self._beating: threading.Thread | None = None
 
@@ -239,16 +240,16 @@ class _Claim:
             self._beating.join()
         with suppress(OSError):
             if os.path.samestat(os.fstat(self._descriptor), self.path.stat()):
-                if os.name == "nt":  # which removes no open file
+                if sys.platform == "win32":  # which removes no open file
                     self.close()
                 self.path.unlink()
 
     def close(self) -> None:
         """Close the file, and drop the lock with it."""
-        if self._descriptor is not None:
+        if self._descriptor != CLOSED:
             with suppress(OSError):
                 os.close(self._descriptor)
-            self._descriptor = None
+            self._descriptor = CLOSED
 
 
 def _somebody() -> Holder:

@@ -46,7 +46,7 @@ _TRAINING_STATE = ("optimizers", "optimizer_state_dict")
 
 def weight_sets(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The sets of weights in a file by their names, best first, empty ones left out; {} for a bare state dict."""
-    found = {}
+    found: dict[str, Mapping[str, Any]] = {}
     for name in (*AVERAGED, *PLAIN):
         value = content.get(name)
         if isinstance(value, Mapping) and value:
@@ -99,7 +99,7 @@ def unwrap(
         name = find_set(sets, param_key)
         if name is None:
             raise UserError(f"weights {path}: there is no '{param_key}' in the file; it has {', '.join(sets)}")
-    elif len(sets) > 1 and is_averaged(name):
+    elif name is not None and len(sets) > 1 and is_averaged(name):
         others = ", ".join(list(sets)[1:])
         logger.info("weights %s: the averaged weights (%s) are taken; the file has %s too", path, name, others)
     state = {
