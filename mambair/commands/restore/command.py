@@ -51,7 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--format", choices=(SAME_FORMAT, *formats), default=SAME_FORMAT, help="file type of the results"
     )
-    group.add_argument("--bits", choices=("same", "8", "16"), default="same", help="bits per channel of PNG and TIFF")
+    group.add_argument(
+        "--bits",
+        choices=("same", "8", "16"),
+        default="same",
+        help="bits per channel of PNG and TIFF, and of videos, where 10 is what stands for 16",
+    )
     group.add_argument("--quality", type=quality_argument, default=95, help="of JPEG and WebP, 1 to 100 (default 95)")
     existing = group.add_mutually_exclusive_group()
     existing.add_argument(

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,9 +62,10 @@ class Outcome:
     skipped: int = 0
     failures: list[Failure] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
-
     lost: int = 0
     """Files whose results other processes wrote meanwhile; counted among those skipped, or as failures."""
+    noted: Counter[str] = field(default_factory=Counter)
+    """How many files each line that was said of a result holds for."""
 
     @property
     def finished(self) -> int:
@@ -89,6 +91,12 @@ class Outcome:
         self.failures.append(Failure(name, reason.removeprefix(f"{name}: ")))
         logger.error("%s", reason if reason.startswith(name) else f"{name}: {reason}")
 
+    def note(self, job: Job, text: str) -> None:
+        """Print what a user should know of a file's result; of what holds for many, once and with the last lines."""
+        self.noted[text] += 1
+        if self.noted[text] == 1:
+            logger.warning("%s: %s", printable(job.source), text)
+
     def summary(self, output: Path) -> Iterator[str]:
         """The last lines of a run: how many, how fast, where, and every file that failed."""
         parts = [f"restored {self.restored}"]
@@ -98,5 +106,8 @@ class Outcome:
             parts.append(f"failed {len(self.failures)}")
         speed = f" in {self.pace}; results: {output}" if self.restored else ""
         yield ", ".join(parts) + speed
+        for text, files in self.noted.items():
+            if files > 1:
+                yield f"  {files} files: {text}"
         for failure in self.failures:
             yield f"  failed: {failure.path}: {failure.reason}"

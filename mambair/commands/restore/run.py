@@ -213,14 +213,16 @@ class RestoreRun:
     def _restore_video(self, job: Job, progress: Progress, outcome: Outcome) -> None:
         frames = progress.add_task(job.source.name, total=None, unit="frames")
         try:
-            with write_unless_changed(job.target, job.replaces) as temporary:
-                restore_video(
-                    job.source,
-                    temporary,
-                    partial(self._restore_images, outcome=outcome),
-                    self.batch,
-                    lambda done, total: progress.update(frames, completed=done, total=total or None),
-                )
+            restore_video(
+                job.source,
+                job.target,
+                partial(self._restore_images, outcome=outcome),
+                self.batch,
+                lambda done, total: progress.update(frames, completed=done, total=total or None),
+                bits=self.bits,
+                note=partial(outcome.note, job),
+                write=partial(write_unless_changed, earlier=job.replaces),
+            )
         except WrittenMeanwhileError:
             outcome.lose(job)
         except (UserError, OSError) as error:
