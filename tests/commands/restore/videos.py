@@ -38,13 +38,17 @@ class Made:
             context.time_base = Fraction(1, unit)
             context.colorspace, context.color_range, context.color_primaries, context.color_trc = self.tags
             self.prepare(stream)
+            packets = []
             for image, time in zip(images, times or range(len(images)), strict=True):
                 frame = av.VideoFrame.from_ndarray(image, format="rgb48le" if image.dtype == np.uint16 else "rgb24")
                 frame.colorspace = self.tags[0]
                 frame = frame.reformat(format=self.pix_fmt, dst_color_range=self.tags[1], interpolation=4)
                 frame.pts, frame.time_base = time, Fraction(1, unit)
-                writer.mux(stream.encode(frame))
-            writer.mux(stream.encode(None))
+                packets += stream.encode(frame)
+            for packet in packets + stream.encode(None):
+                if len(images) <= 2:  # for which x265 makes up times of decoding
+                    packet.dts = packet.pts
+                writer.mux(packet)
         return path
 
 

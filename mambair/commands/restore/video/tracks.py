@@ -152,8 +152,6 @@ class Tracks:
             return
         if packet.dts is not None:
             self._put_in_order(packet)
-        elif not is_picture(packet.stream):
-            return
         packet.stream = copy
         self.writer.mux(packet)
 
