@@ -1,5 +1,7 @@
 """Videos are restored frame by frame, with their times and their sound."""
 
+import shutil
+import subprocess
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -122,6 +124,26 @@ def test_work_that_is_done_outlives_an_interruption(clip: Path, tmp_path: Path, 
         kept = tmp_path / f"out.incomplete{number}.mp4"
         assert notes == [f"the first 2 frames are in {kept}"]
         assert len(frames_of(kept)[0]) == 2
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_full_disk_keeps_what_can_be_played(tmp_path: Path, suffix: str) -> None:
+    """MP4's index comes last, and without it there is nothing to play."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk needs the rights to")
+    noise = np.random.default_rng(0).integers(0, 255, (60, 48, 64, 3)).astype(np.uint8)
+    source = Made().write(tmp_path / f"in{suffix}", list(noise))
+    try:
+        with pytest.raises(UserError, match=rf"in{suffix}: .*No space left on device"):
+            restored(source, disk / f"out{suffix}")
+        assert [path.name for path in disk.iterdir()] == (["out.incomplete.mkv"] if suffix == ".mkv" else [])
+        if suffix == ".mkv":
+            assert len(times_of(disk / "out.incomplete.mkv")) > 20
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], capture_output=True, check=False)
 
 
 def test_nothing_is_left_of_what_fails_at_once(clip: Path, tmp_path: Path) -> None:

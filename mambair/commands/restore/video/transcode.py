@@ -122,7 +122,7 @@ class _Transcoder:
     ) -> None:
         self.reader, self.writer, self.restore, self.report = reader, writer, restore, report
         self.bits, self.note = bits, note
-        videos = [stream for stream in reader.streams.video if not is_picture(stream)]
+        videos = _films(reader)
         if not videos:
             raise UserError("has no video stream")
         self.source = videos[0]
@@ -232,13 +232,29 @@ class _Transcoder:
             return None
         with suppress(av.FFmpegError, OSError):
             self._mux(self.encoder, None)
-        try:
+        with suppress(av.FFmpegError, OSError):
             self.writer.close()
+        try:
+            frames = _frames_in(temporary)  # fewer than were restored where the disk is full
+            if not frames:
+                return None
             kept = _free_name(target)
             temporary.replace(kept)
         except (av.FFmpegError, OSError):
             return None
-        return f"the first {self.done} frames are in {printable(kept)}"
+        return f"the first {frames} frames are in {printable(kept)}"
+
+
+def _films(reader: "av.container.InputContainer") -> "list[av.VideoStream]":
+    return [stream for stream in reader.streams.video if not is_picture(stream)]
+
+
+def _frames_in(path: Path) -> int:
+    import av
+
+    with av.open(str(path)) as reader:
+        video = _films(reader)[0]
+        return sum(packet.size > 0 for packet in reader.demux(video))
 
 
 def _free_name(target: Path) -> Path:
