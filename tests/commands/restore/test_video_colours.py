@@ -172,6 +172,19 @@ def test_other_encoders_stand_in(
         assert codec in reader.streams.video[0].codec_context.codec.canonical_name
 
 
+def test_av1_does_not_cost_the_shape_of_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wide(stream) -> None:
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+
+    monkeypatch.setattr(encoders, "DEEP_ENCODERS", ("libsvtav1", "libx264"))
+    source = Made(pix_fmt="yuv420p10le", tags=PQ, prepare=wide).write(tmp_path / "in.mkv", [colours()] * 3)
+    for suffix, codec in ((".mkv", "h264"), (".mp4", "av1")):
+        restored(source, tmp_path / f"out{suffix}")
+        with av.open(str(tmp_path / f"out{suffix}")) as reader:
+            assert reader.streams.video[0].sample_aspect_ratio == Fraction(16, 11)
+            assert codec in reader.streams.video[0].codec_context.codec.canonical_name
+
+
 def test_without_an_encoder_deep_video_is_refused_before_it_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

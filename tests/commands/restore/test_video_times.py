@@ -52,6 +52,17 @@ def test_a_constant_rate_stays_one(tmp_path: Path) -> None:
         assert reader.streams.video[0].frames == 30
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_ticks_finer_than_any_eye_do_not_overflow(suffix: str, tmp_path: Path) -> None:
+    """Ten million a second, as Windows counts, and five minutes between two frames."""
+    times = [0, 333667, 667334, 3_000_000_000, 3_000_333_667]
+    source = Made(options={"bf": "0"}).write(tmp_path / "in.mov", grays(5), [time // 5 for time in times], 2_000_000)
+    restored(source, tmp_path / f"out{suffix}")
+    atol = 1e-6 if suffix == ".mp4" else 6e-4
+    np.testing.assert_allclose(times_of(tmp_path / f"out{suffix}"), times_of(source), rtol=0, atol=atol)
+    np.testing.assert_allclose(times_of(source), np.array(times) / 1e7, rtol=0, atol=1e-6)
+
+
 def test_avi_whose_times_are_those_of_decoding_plays_evenly(tmp_path: Path) -> None:
     source = Made(options={"bf": "3"}).write(tmp_path / "in.avi", grays(40), range(40), 25)
     assert np.diff(times_of(source)).min() < 0  # as PyAV reads them

@@ -53,6 +53,8 @@ def open_encoder(writer: "av.container.OutputContainer", plan: Plan) -> "av.Vide
     # SVT-AV1 fills the terminal otherwise.
     os.environ.setdefault("SVT_LOG", "1")
     for name in DEEP_ENCODERS if plan.deep else ENCODERS:
+        if name == "libsvtav1" and writer.format.name == "matroska" and plan.aspect not in (None, 1):
+            continue  # neither AV1 nor PyAV's Matroska says the shape of pixels
         if _works(writer.format.name, name, plan):
             return _add(writer, name, plan)
     if plan.deep:

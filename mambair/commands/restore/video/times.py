@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import av
 
-# Two frames that claim one time are told apart by one tick: by no more than this many seconds.
-LONGEST_TICK = Fraction(1, 1000)
+# In seconds. Two frames that claim one time are told apart by one tick, so it may not be long; and times of MP4 have 32
+# bits, so it may not be short.
+LONGEST_TICK, SHORTEST_TICK = Fraction(1, 1000), Fraction(1, 1_000_000)
 
 
 class Clock:
     """Gives each frame the time and duration that it had, in ticks of the result.
 
-    The ticks are those of the source, or whole fractions of them, so that no time is rounded; not those of the average
-    rate, to which frames of a phone, or around a dropped one, do not keep. Times grow always: a frame at the time of
-    the one before, which encoders and MP4 refuse, comes one tick later.
+    The ticks are those of the source, or whole fractions of them, so that no time is rounded (but to microseconds); not
+    those of the average rate, to which frames of a phone, or around a dropped one, do not keep. Times grow always: a
+    frame at the time of the one before, which encoders and MP4 refuse, comes one tick later.
     """
 
     def __init__(self, source: "av.VideoStream") -> None:
         base = source.time_base or LONGEST_TICK
-        self.tick: Fraction = base / ceil(base / LONGEST_TICK)
+        self.tick: Fraction = max(base / ceil(base / LONGEST_TICK), SHORTEST_TICK)
         self._usual = round(1 / (source.average_rate or 25) / self.tick)
         self._first: int | None = None
         self._last = self._stamped = 0

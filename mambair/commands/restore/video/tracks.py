@@ -40,6 +40,11 @@ def is_picture(stream: "Stream") -> bool:
     return bool(stream.disposition & Disposition.attached_pic)
 
 
+def films(reader: "av.container.InputContainer") -> "list[av.VideoStream]":
+    """The video streams that are not pictures."""
+    return [stream for stream in reader.streams.video if not is_picture(stream)]
+
+
 def tags_of(metadata: Mapping[str, str]) -> dict[str, str]:
     """The tags that say something of the film, and not of its file."""
     tags = {}

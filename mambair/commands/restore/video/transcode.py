@@ -13,7 +13,8 @@ from mambair.commands.restore.video.colours import Coding, coding_of, to_frame, 
 from mambair.commands.restore.video.encoders import Plan, open_encoder
 from mambair.commands.restore.video.losses import losses_of
 from mambair.commands.restore.video.times import Clock, promised_seconds
-from mambair.commands.restore.video.tracks import Tracks, is_picture, muxer_options
+from mambair.commands.restore.video.tracks import Tracks, films, muxer_options
+from mambair.commands.restore.video.unfinished import keep_unfinished
 from mambair.errors import UserError
 from mambair.imaging.headers import printable
 from mambair.runtime.files import atomic_write
@@ -122,7 +123,7 @@ class _Transcoder:
     ) -> None:
         self.reader, self.writer, self.restore, self.report = reader, writer, restore, report
         self.bits, self.note = bits, note
-        videos = _films(reader)
+        videos = films(reader)
         if not videos:
             raise UserError("has no video stream")
         self.source = videos[0]
@@ -234,37 +235,4 @@ class _Transcoder:
             self._mux(self.encoder, None)
         with suppress(av.FFmpegError, OSError):
             self.writer.close()
-        try:
-            frames = _frames_in(temporary)  # fewer than were restored where the disk is full
-            if not frames:
-                return None
-            kept = _free_name(target)
-            temporary.replace(kept)
-        except (av.FFmpegError, OSError):
-            return None
-        return f"the first {frames} frames are in {printable(kept)}"
-
-
-def _films(reader: "av.container.InputContainer") -> "list[av.VideoStream]":
-    return [stream for stream in reader.streams.video if not is_picture(stream)]
-
-
-def _frames_in(path: Path) -> int:
-    import av
-
-    with av.open(str(path)) as reader:
-        video = _films(reader)[0]
-        return sum(packet.size > 0 for packet in reader.demux(video))
-
-
-def _free_name(target: Path) -> Path:
-    """Claim the name of an incomplete result that is not taken."""
-    number = 1
-    while True:
-        kept = target.with_name(f"{target.stem}.incomplete{'' if number == 1 else f'-{number}'}{target.suffix}")
-        try:
-            kept.touch(exist_ok=False)
-        except FileExistsError:
-            number += 1
-        else:
-            return kept
+        return keep_unfinished(temporary, target)
