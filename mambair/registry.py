@@ -1,18 +1,43 @@
-"""Registries: the names that option files may write after `type:`."""
+"""Registries: the names that option files may write after `type:`. `mambair.contracts` says what stands behind them."""
 
 import difflib
 import inspect
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Generic, TypeVar, get_type_hints
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
+from mambair.contracts import Augmentation, Degradation, Metric, ModelClass, Schedule
 from mambair.errors import UserError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+
+Built = TypeVar("Built")
+"""What an entry gives when it is called with its keywords."""
+Registered = TypeVar("Registered", bound=Callable[..., Any])
+
+PACKAGE = __name__.partition(".")[0]
 
 logger = logging.getLogger(__name__)
+
+_loading: list[str] = []
+"""The plug-ins that are being loaded, the innermost last."""
+
+
+@contextmanager
+def registering_for(plugin: str) -> Iterator[None]:
+    """Within this block what is registered is noted as the plug-in's."""
+    _loading.append(plugin)
+    try:
+        yield
+    finally:
+        _loading.pop()
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -21,52 +46,104 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean '{matches[0]}'?" if matches else ""
 
 
-def check_types(entry: Callable, keywords: Mapping[str, Any], where: str) -> dict[str, Any]:
+def type_hints(entry: Callable[..., Any]) -> dict[str, Any]:
+    """The types that the keywords of a class or function are annotated with, none where they cannot be found out."""
+    try:
+        return get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
+    except (NameError, AttributeError, TypeError):  # somebody's annotation of what is only there for type checkers
+        return {}
+
+
+def check_types(entry: Callable[..., Any], keywords: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The keywords as the annotations of `entry` want them: 64.0 and '64' become 64 where an int is expected.
 
-    Raises UserError that names the key for a value that is not of its type. Keys without annotation pass.
+    Raises UserError that names the key for a value that is not of its type. Keys without annotation pass, and those
+    with one that says nothing about plain data.
     """
-    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
+    hints = type_hints(entry)
     checked = dict(keywords)
     for key in keywords.keys() & hints.keys():
         try:
-            checked[key] = TypeAdapter(hints[key]).validate_python(keywords[key])
+            checked[key] = _adapter(hints[key]).validate_python(keywords[key])
+        except PydanticUserError:
+            continue
         except ValidationError as error:
             reason = error.errors(include_url=False)[0]["msg"]
             raise UserError(f"{where}: key '{key}' is {keywords[key]!r}: {reason[0].lower()}{reason[1:]}") from None
     return checked
 
 
-class Registry(Generic[T]):
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(hint)
+    except PydanticUserError:
+        return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known about a name."""
+
+    build: Callable[..., Any]
+    """The class or function."""
+    plugin: str | None
+    """The plug-in file or module that registered it; None for this package's own."""
+    ignored_keys: frozenset[str]
+    """Keys that are dropped with a warning."""
+    replaces: bool
+    """Whether it takes the place of another one of its name."""
+
+
+class Registry(Generic[Built]):
     """Classes or functions of one kind, by the name an option file uses for them.
 
-    Registration is explicit (`@ARCHS.register()`), a name can be taken once, and `build` checks keywords
-    against the constructor's own signature, so that no second schema has to be kept in step with it.
+    Registration is explicit (`@ARCHS.register()`), a name can be taken once, and `build` checks keywords against the
+    constructor's own signature, so that no second schema has to be kept in step with it.
     """
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._entries: dict[str, Callable[..., T]] = {}
-        self._ignored_keys: dict[str, frozenset[str]] = {}
+        self._entries: dict[str, Entry] = {}
 
-    def register(self, name: str | None = None, *, ignored_keys: Collection[str] = ()) -> Callable:
+    def register(
+        self, name: str | None = None, *, ignored_keys: Collection[str] = (), replace: bool = False
+    ) -> Callable[[Registered], Registered]:
         """Register a class or function under `name` (default: its own).
 
-        `ignored_keys` are keys that published option files carry and that never had an effect: they are
-        dropped with a warning.
+        Args:
+            ignored_keys: keys that published option files carry and that never had an effect: they are dropped with a
+                warning.
+            replace: take the place of what is registered under this name, which is an error otherwise (UserError).
         """
 
-        def decorator(entry: Callable[..., T]) -> Callable[..., T]:
-            key = name or entry.__name__
-            if key in self._entries:
-                raise KeyError(f"{self.kind} '{key}' is registered twice")
-            self._entries[key] = entry
-            self._ignored_keys[key] = frozenset(ignored_keys)
+        def decorator(entry: Registered) -> Registered:
+            plugin = _loading[-1] if _loading and is_foreign(entry) else None
+            self._add(name or entry.__name__, Entry(entry, plugin, frozenset(ignored_keys), replace))
             return entry
 
         return decorator
 
-    def __contains__(self, name: str) -> bool:
+    def add_library(self, entries: Mapping[str, Callable[..., Any]]) -> None:
+        """Register what a library offers, but for names that are taken."""
+        for name, entry in entries.items():
+            self._entries.setdefault(name, Entry(entry, None, frozenset(), False))
+
+    def _add(self, name: str, new: Entry) -> None:
+        old = self._entries.get(name)
+        if old is None or new.replaces:
+            self._entries[name] = new
+        elif old.plugin is None or new.plugin is not None:
+            owner = f"plug-in {old.plugin}" if old.plugin else PACKAGE
+            raise UserError(
+                f"{self.kind} '{name}' is taken by {owner}; register it under another name, or with replace=True"
+            )
+        elif not old.replaces:  # the package's own modules may be imported after a plug-in
+            raise UserError(
+                f"{self.kind} '{name}' of plug-in {old.plugin} is taken by {PACKAGE}; register it under another name, "
+                "or with replace=True"
+            )
+
+    def __contains__(self, name: object) -> bool:
         return name in self._entries
 
     def names(self) -> list[str]:
@@ -75,47 +152,56 @@ class Registry(Generic[T]):
 
     def ignored_keys(self, name: str) -> frozenset[str]:
         """Keys that are accepted for an entry without having an effect."""
-        return self._ignored_keys[name]
+        return self._entries[name].ignored_keys
 
-    def get(self, name: str, where: str | None = None) -> Callable[..., T]:
+    def plugin_of(self, name: str) -> str | None:
+        """The plug-in that registered a name; None for this package's own, and for a name that is not there."""
+        return self._entries[name].plugin if name in self._entries else None
+
+    def get(self, name: str, where: str | None = None) -> Callable[..., Built]:
         """The entry called `name`; `where` is the option key to blame when there is none."""
         if name not in self._entries:
             hint = did_you_mean(name, self._entries) or f"; known: {', '.join(self.names())}"
             raise UserError(f"{where or self.kind}: unknown {self.kind} '{name}'{hint}")
-        return self._entries[name]
+        return self._entries[name].build
 
-    def keywords(self, options: Mapping[str, Any], where: str | None = None) -> dict[str, Any]:
+    def keywords(
+        self, options: Mapping[str, Any], where: str | None = None, *, given: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Check `{'type': name, **keywords}` against the entry's signature and return the keywords.
 
-        Values are converted to the types that the signature is annotated with. Raises UserError for a missing
-        type, an unknown key (with a suggestion) and a value of the wrong type.
+        Values are converted to the types that the signature is annotated with; `given` are parameters that the program
+        fills, and no option file may. Raises UserError for a missing type, an unknown key (with a suggestion) and a
+        value of the wrong type.
         """
         where = where or self.kind
         if "type" not in options:
             raise UserError(f"{where}: key 'type' is missing; known types: {', '.join(self.names())}")
         name = options["type"]
-        parameters = inspect.signature(self.get(name, where)).parameters
+        entry = self.get(name, where)
+        parameters = keyword_parameters(entry)
         keywords = {key: value for key, value in options.items() if key != "type"}
-        for key in sorted(keywords.keys() & self._ignored_keys[name]):
+        for key in sorted(keywords.keys() & self._entries[name].ignored_keys):
             logger.warning("%s: key '%s' has no effect on %s and is ignored", where, key, name)
             del keywords[key]
-        for key in keywords:
-            if key not in parameters:
-                raise UserError(f"{where}: unknown key '{key}' for {name}{did_you_mean(key, parameters)}")
-        return check_types(self.get(name, where), keywords, where)
+        if not takes_any_keyword(entry):
+            known = [key for key in parameters if key not in given]
+            for key in keywords:
+                if key not in known:
+                    raise UserError(f"{where}: unknown key '{key}' for {name}{did_you_mean(key, known)}")
+        return check_types(entry, keywords, where)
 
-    def build(self, options: Mapping[str, Any], *, where: str | None = None, **context: Any) -> T:
+    def build(self, options: Mapping[str, Any], *, where: str | None = None, **context: Any) -> Built:
         """Construct the entry that `{'type': name, **keywords}` describes.
 
         `context` are arguments that come from the program (not from the option file), such as
         the parameters of an optimiser. Raises UserError for values that the entry, or what it is built on, refuses.
         """
         where = where or self.kind
-        keywords = self.keywords(options, where)
+        keywords = self.keywords(options, where, given=context)
         entry = self.get(options["type"], where)
-        for key, parameter in inspect.signature(entry).parameters.items():
-            required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_POSITIONAL
-            if required and key not in keywords and key not in context:
+        for key, parameter in keyword_parameters(entry).items():
+            if parameter.default is parameter.empty and key not in keywords and key not in context:
                 raise UserError(f"{where}: key '{key}' is missing; {options['type']} needs it")
         try:
             return entry(**keywords, **context)
@@ -126,8 +212,72 @@ class Registry(Generic[T]):
             raise UserError(f"{where}: {options['type']} cannot be built from these values ({reason})") from error
 
 
-ARCHS: Registry = Registry("network")
-DATASETS: Registry = Registry("dataset")
-LOSSES: Registry = Registry("loss")
-METRICS: Registry = Registry("metric")
-MODELS: Registry = Registry("model")
+class MetricRegistry(Registry[float]):
+    """Metrics, which also say in which direction they are better."""
+
+    def register(
+        self,
+        name: str | None = None,
+        *,
+        ignored_keys: Collection[str] = (),
+        replace: bool = False,
+        higher_is_better: bool | None = None,
+    ) -> Callable[[Registered], Registered]:
+        """As `Registry.register`; `higher_is_better` becomes an attribute of the function.
+
+        Left out, the function has the attribute already, or the option file says `better: higher` or `lower`.
+        """
+        decorator = super().register(name, ignored_keys=ignored_keys, replace=replace)
+
+        def with_direction(entry: Registered) -> Registered:
+            if higher_is_better is not None:
+                vars(entry)["higher_is_better"] = higher_is_better
+            return decorator(entry)
+
+        return with_direction
+
+    def get(self, name: str, where: str | None = None) -> Metric:
+        return cast(Metric, super().get(name, where))
+
+
+class ModelRegistry(Registry[Any]):
+    """Classes of models, which are made by their `from_options`."""
+
+    def named(self, name: str, where: str | None = None) -> ModelClass:
+        """The class called `name`; UserError where there is none, or it cannot be made from options."""
+        entry = self.get(name, where)
+        if not callable(getattr(entry, "from_options", None)):
+            raise UserError(
+                f"{where or self.kind}: '{name}' has no classmethod from_options(options, device); derive it from "
+                "mambair.models.restoration_model.RestorationModel"
+            )
+        return cast(ModelClass, entry)
+
+
+def keyword_parameters(entry: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a class or function that can be given by name."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {
+        name: parameter for name, parameter in inspect.signature(entry).parameters.items() if parameter.kind in kinds
+    }
+
+
+def takes_any_keyword(entry: Callable[..., Any]) -> bool:
+    """Whether a class or function has **keywords, which only other people's parts have."""
+    return any(each.kind is each.VAR_KEYWORD for each in inspect.signature(entry).parameters.values())
+
+
+def is_foreign(entry: Callable[..., Any]) -> bool:
+    """Whether a class or function is not this package's."""
+    return entry.__module__.partition(".")[0] != PACKAGE
+
+
+ARCHS: "Registry[nn.Module]" = Registry("network")
+DATASETS: Registry[Any] = Registry("dataset")
+LOSSES: Registry[Any] = Registry("loss")
+METRICS = MetricRegistry("metric")
+MODELS = ModelRegistry("model")
+OPTIMIZERS: "Registry[Optimizer]" = Registry("optimizer")
+SCHEDULERS: Registry[Schedule] = Registry("scheduler")
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
+DEGRADATIONS: Registry[Degradation] = Registry("degradation")

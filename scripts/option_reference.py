@@ -38,6 +38,8 @@ HEADINGS = {
     "model": "Training models: `model_type`",
     "optimizer": "Optimisers: `train.optim_g`, `train.optim_d`",
     "scheduler": "Schedules: `train.scheduler`",
+    "augmentation": "Augmentations: `train.augmentations`, `datasets.train.augmentations`",
+    "degradation": "Degradations: `datasets.*.degradation`",
 }
 SECTIONS = {"": "Top level", "datasets": "datasets.train, datasets.val, datasets.test_1"}
 

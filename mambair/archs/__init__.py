@@ -6,6 +6,7 @@ are known here too.
 
 from typing import TYPE_CHECKING, Any
 
+from mambair.archs.blocks import RSSB, RSSG, VSSM
 from mambair.archs.build import build_network
 from mambair.archs.discriminator_arch import UNetDiscriminatorSN
 from mambair.archs.edsr_arch import EDSR
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EDSR",
+    "RSSB",
+    "RSSG",
+    "VSSM",
     "MambaIR",
     "MambaIRUNet",
     "MambaIRv2",

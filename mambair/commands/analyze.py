@@ -26,10 +26,12 @@ from mambair.analysis.networks import is_untrained, load_any_network, sample_cro
 from mambair.analysis.scaling import LIGHT, PAPER_LIGHT, flops_by_size
 from mambair.archs import build_network
 from mambair.archs.network import traits_of
-from mambair.commands.arguments import positive_argument
+from mambair.commands.arguments import load_named_plugins, positive_argument
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
 from mambair.inference.restorer import find_device
+from mambair.options import add_plugin_argument
+from mambair.options.plugins import load_plugins_of
 from mambair.options.yaml_reader import read_yaml
 from mambair.runtime.files import atomic_write
 from mambair.runtime.log_setup import console, setup_logging
@@ -72,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
             "-o", "--output", type=Path, metavar="FILE", help="figure (.png, .pdf, .svg); numbers beside it"
         )
     for each in (complexity, erf, activation):
+        add_plugin_argument(each)
         each.add_argument(
             "--weights", nargs="+", default=[], metavar="FILE", help="weight files, or names of `mambair weights list`"
         )
@@ -86,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 2 for wrong arguments."""
     arguments = build_parser().parse_args(argv)
     setup_logging(None, 0)
+    load_named_plugins(arguments)
     {"complexity": run_complexity, "erf": run_receptive_field, "activation": run_activation}[arguments.kind](arguments)
     return OK
 
@@ -95,6 +99,7 @@ def named_networks(arguments: argparse.Namespace) -> dict[str, nn.Module]:
     networks = {Path(name).stem: load_any_network(name) for name in arguments.weights}
     for path in arguments.options:
         data = read_yaml(path).data
+        load_plugins_of(data, path, f"{path}: plugins")
         if not isinstance(data.get("network_g"), dict):
             raise UserError(f"{path}: has no block network_g")
         networks[path.stem] = build_network(data["network_g"])

@@ -1,8 +1,21 @@
 """Arguments that several commands take. Nothing here needs PyTorch, so that help and mistakes come at once."""
 
 import argparse
+import logging
+from pathlib import Path
 
+from mambair.options import add_plugin_argument
+from mambair.options.plugins import load_installed_plugins, load_plugins
 from mambair.weights.sources import TASKS
+
+logger = logging.getLogger(__name__)
+
+
+def load_named_plugins(arguments: argparse.Namespace, *, show_traceback: bool = False) -> None:
+    """Load the plug-ins of installed packages, then those of --plugin; before any network is built."""
+    for warning in load_installed_plugins():
+        logger.warning(warning)
+    load_plugins(arguments.plugins, Path.cwd(), "--plugin", show_traceback=show_traceback)
 
 
 def tile_argument(text: str) -> str | int | None:
@@ -39,6 +52,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help=".pth or .safetensors file, hf://owner/repo/file, or a name of `mambair weights list`; "
         "default: those in the package, or fetched before, for --task and --noise",
     )
+    add_plugin_argument(group)
     group.add_argument("--task", choices=TASKS, help="what to do, where the weights cannot tell or none are given")
     group.add_argument(
         "--noise", type=positive_argument, metavar="N", help="noise level (sigma) or JPEG quality, likewise"

@@ -24,7 +24,9 @@ DESCRIPTION = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse_run_arguments(argv, "mambair train", DESCRIPTION)
-    options = parse_train_options(arguments.opt, force_yml=arguments.force_yml, debug=arguments.debug)
+    options = parse_train_options(
+        arguments.opt, force_yml=arguments.force_yml, debug=arguments.debug, plugins=arguments.plugins
+    )
 
     def train(group: ProcessGroup) -> int:
         with ExitStack() as claims:

@@ -14,10 +14,11 @@ from pathlib import Path
 from rich.progress import Progress
 from rich.table import Table
 
-from mambair.archs.network import hyperparameters_of, traits_of
-from mambair.commands.arguments import positive_argument
+from mambair.archs.network import traits_of
+from mambair.commands.arguments import load_named_plugins, positive_argument
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
 from mambair.errors import UserError
+from mambair.options import add_plugin_argument
 from mambair.registry import did_you_mean
 from mambair.runtime.claims import claimed, lock_beside
 from mambair.runtime.files import FileMark, atomic_write, sha256_of, write_unless_changed
@@ -53,6 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     convert = actions.add_parser("convert", help="convert .pth to .safetensors with hyperparameters in its metadata")
     convert.add_argument("source", metavar="FILE", help=".pth or .safetensors, or a name in the list")
     convert.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.safetensors")
+    add_plugin_argument(convert)
     convert.add_argument("--half", action="store_true", help="store 16-bit floats: half the size")
     convert.add_argument("--task", choices=TASKS, help="task to note in the file")
     convert.add_argument("--noise", type=positive_argument, metavar="N", help="noise level or JPEG quality, likewise")
@@ -155,7 +157,7 @@ def convert_weights(arguments: argparse.Namespace) -> None:
     """Write a network's weights as safetensors; options, task and noise go into the file's metadata."""
     from safetensors.torch import save
 
-    from mambair.weights.loading import load_network
+    from mambair.weights.loading import load_network, network_options
     from mambair.weights.state_files import METADATA_KEY
 
     target: Path = arguments.output
@@ -164,13 +166,13 @@ def convert_weights(arguments: argparse.Namespace) -> None:
     earlier = FileMark.of(target)
     if earlier is not None and not arguments.overwrite:
         raise UserError(f"{target}: exists; pass --overwrite to replace it")
+    load_named_plugins(arguments)
     source = find_weights(arguments.source)
     network = load_network(source)
     check_purpose(source, traits_of(network).scale, arguments.task, arguments.noise)
     stated_task, stated_noise = read_purpose(source)
     task, noise = arguments.task or stated_task, arguments.noise or stated_noise
-    options = {"type": type(network).__name__, **hyperparameters_of(network)}
-    metadata = {"format": "pt", METADATA_KEY: json.dumps(options)}
+    metadata = {"format": "pt", METADATA_KEY: json.dumps(network_options(network))}
     if task is not None:
         metadata[TASK_KEY] = task
     if noise is not None:

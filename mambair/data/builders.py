@@ -1,20 +1,21 @@
 """From a data set's section of an option file to the data set. DATASETS maps the `type` names to builders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mambair.data.image_sources import ImageEntry
 from mambair.data.paired_dataset import PairedImageDataset
 from mambair.data.pairing import Pair, Problem, Requirements, check_pairs, list_entries, pair_images
+from mambair.data.plugin_datasets import build_plugin_dataset
 from mambair.data.single_dataset import SingleImageDataset
-from mambair.data.synthesis import BicubicReduction, Degradation, GaussianNoise, JpegArtifacts
+from mambair.data.synthesis import BicubicReduction, Degradation, Degradations, GaussianNoise, JpegArtifacts
 from mambair.data.synthetic_dataset import SyntheticDataset
 from mambair.data.transforms import Symmetries, ToTensor
 from mambair.errors import UserError
-from mambair.options.dataset_schema import DatasetOptions
-from mambair.registry import DATASETS
+from mambair.options.dataset_schema import DatasetOptions, has_own_keys
+from mambair.registry import DATASETS, DEGRADATIONS
 
 _PAIRED_TYPES = ("PairedImageDataset", "Dataset_PairedImage")
 
@@ -39,13 +40,18 @@ class BuildContext:
         return self.locate(self.section if key is None else f"{self.section}.{key}")
 
 
-def build_dataset(section: DatasetOptions, context: BuildContext) -> PairedImageDataset | SyntheticDataset:
+def build_dataset(section: DatasetOptions, context: BuildContext) -> Any:
     """The data set that a section describes.
 
     Raises UserError that names the section: unknown type, keys that are missing, roots that are missing or empty, and,
     if the context says so, every image that has no partner or cannot be used.
     """
-    return DATASETS.get(section.type, context.where("type"))(section, context)
+    entry = DATASETS.get(section.type, context.where("type"))
+    if not has_own_keys(section.type):
+        return entry(section, context)
+    phase = context.section.rpartition(".")[2]
+    program = {"scale": context.scale, "training": context.training, "phase": "train" if context.training else phase}
+    return build_plugin_dataset(entry, section, program, context.where)
 
 
 @DATASETS.register("PairedImageDataset")
@@ -161,6 +167,8 @@ def _check(found: FoundImages, context: BuildContext) -> None:
 
 def _is_synthetic(section: DatasetOptions) -> bool:
     """Whether a section of a paired type has its low-quality images made on the fly."""
+    if section.degradation:
+        return True
     if _is_denoising(section):
         return section.noise is not None
     return section.task == "CAR" and not section.dataroot_lq and section.quality is not None
@@ -180,7 +188,9 @@ def _mode(section: DatasetOptions) -> Literal["color", "gray", "y"]:
 
 
 def _degradation(section: DatasetOptions, context: BuildContext) -> Degradation:
-    """How the section's task makes low-quality images."""
+    """How the section makes low-quality images: by its degradation, or by what its task says."""
+    if section.degradation:
+        return _degradation_of(section.degradation, context)
     if _is_denoising(section):
         if section.noise is None:
             raise UserError(f"{context.where()}: key 'noise' is missing; give the sigma to add, 0-255")
@@ -194,6 +204,27 @@ def _degradation(section: DatasetOptions, context: BuildContext) -> Degradation:
             f"{context.where()}: key 'task' is missing; write denoising_color, denoising_gray or CAR, or set a scale"
         )
     return BicubicReduction(context.scale)
+
+
+def _degradation_of(blocks: Sequence[Mapping[str, Any]], context: BuildContext) -> Degradation:
+    """The registered degradations of a list, one after the other, which together must reduce by the scale."""
+    steps = []
+    for index, block in enumerate(blocks):
+        place = context.where(f"degradation.{index}")
+        step = DEGRADATIONS.build(block, where=place)
+        missing = [key for key in ("scale", "alignment", "margin") if not isinstance(getattr(step, key, None), int)]
+        if missing or not callable(step):
+            raise UserError(
+                f"{place}: {block['type']} has no {' and '.join(missing) or '__call__(image, rng)'}; a degradation has "
+                "whole numbers scale, alignment and margin (1, 1, 0 if it works pixel by pixel) and can be called"
+            )
+        steps.append(step)
+    degradation = steps[0] if len(steps) == 1 else Degradations(steps)
+    if degradation.scale != context.scale:
+        raise UserError(
+            f"{context.where('degradation')}: reduces images by {degradation.scale}, but scale is {context.scale}"
+        )
+    return degradation
 
 
 def _gt_size(section: DatasetOptions, context: BuildContext) -> int | None:

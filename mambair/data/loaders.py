@@ -16,6 +16,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import mambair.data.realesrgan_dataset  # noqa: F401  (registers the data set)
+from mambair.data.augmentations import build_augmentations
 from mambair.data.bad_files import BadFiles
 from mambair.data.builders import BuildContext, build_dataset
 from mambair.data.contracts import EvaluationDataset
@@ -203,6 +204,9 @@ def build_train_loader(options: TrainOptions, process_group: ProcessGroup, start
         options.manual_seed,
         enlarge_ratio=section.dataset_enlarge_ratio,
         shuffle=section.use_shuffle,
+        augment=build_augmentations(
+            section.augmentations, options.where, "datasets.train.augmentations", per_batch=False
+        ),
     )
     return TrainLoader(
         dataset,

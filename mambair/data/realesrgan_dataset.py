@@ -81,6 +81,10 @@ def build_real_world(section: DatasetOptions, context: BuildContext) -> RealESRG
     """Clean images from dataroot_gt, with the section's blur kernels."""
     if not context.training:
         raise UserError(f"{context.where('type')}: RealESRGANDataset is for training; test on pairs or single images")
+    for key in ("augmentations", "degradation"):
+        if getattr(section, key):
+            hint = "; train.augmentations changes its pairs" if key == "augmentations" else ""
+            raise UserError(f"{context.where(key)}: RealESRGANDataset makes pairs on the device, not here{hint}")
     if section.gt_size is None:
         raise UserError(f"{context.where()}: key 'gt_size' is missing; give the side of the training patches in pixels")
     entries = list_ground_truth(section, context)

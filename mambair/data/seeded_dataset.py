@@ -1,5 +1,6 @@
 """Numbered draws from a training set, and what happens when a file has gone bad."""
 
+import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,15 +8,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset, default_collate
 
+from mambair.data.augmentations import AugmentationChain
 from mambair.data.contracts import TrainingDataset
 from mambair.data.samplers import Draw
 from mambair.errors import UserError
+from mambair.options.plugins import Plugin, load_again, loaded_plugins
 
 BAD_SAMPLES = "bad_samples"
 
 _ATTEMPTS = 10
 # What a seed sequence is for: keeps the streams of one seed apart.
-_ORDER, _SAMPLE, _SUBSTITUTE = range(3)
+_ORDER, _SAMPLE, _SUBSTITUTE, _AUGMENTATION = range(4)
 
 
 class BadSample(NamedTuple):
@@ -42,10 +45,20 @@ class SeededDataset(Dataset):
 
     One epoch goes through every image `enlarge_ratio` times, in a random order (or as listed, without `shuffle`).
     Where a file cannot be used, another image takes its place and the sample lists BadSamples under 'bad_samples'.
+    `augment` changes the pairs, by a random stream of its own.
     """
 
-    def __init__(self, dataset: TrainingDataset, seed: int, *, enlarge_ratio: int = 1, shuffle: bool = True) -> None:
+    def __init__(
+        self,
+        dataset: TrainingDataset,
+        seed: int,
+        *,
+        enlarge_ratio: int = 1,
+        shuffle: bool = True,
+        augment: AugmentationChain | None = None,
+    ) -> None:
         self.dataset = dataset
+        self.augment = augment
         self.seed = seed
         self.shuffle = shuffle
         self.epoch_length = len(dataset) * enlarge_ratio
@@ -62,6 +75,10 @@ class SeededDataset(Dataset):
             position = int(self._order[position])
         return position % len(self.dataset)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For workers that are started anew: they must have the plug-ins before what these define is unpickled."""
+        return _rebuilt, (loaded_plugins(), pickle.dumps(self.__dict__))
+
     def __getitem__(self, draw: Draw) -> dict[str, Any] | LoadingFailed:
         index = self.index_of(draw.number)
         substitutes = np.random.default_rng((self.seed, _SUBSTITUTE, draw.number))
@@ -70,13 +87,24 @@ class SeededDataset(Dataset):
         for _ in range(_ATTEMPTS):
             rng = np.random.default_rng((self.seed, _SAMPLE, draw.number))
             try:
-                sample = self.dataset.sample(index, rng, *own_patch)
+                sample = dict(self.dataset.sample(index, rng, *own_patch))
             except (UserError, OSError) as error:
                 bad.append(BadSample(index, " ".join(str(error).split("\n"))))
                 index = int(substitutes.integers(len(self.dataset)))
             else:
+                if self.augment is not None:
+                    own_rng = np.random.default_rng((self.seed, _AUGMENTATION, draw.number))
+                    sample["lq"], sample["gt"] = self.augment(sample["lq"], sample["gt"], own_rng)
                 return {**sample, BAD_SAMPLES: bad}
         return LoadingFailed(f"{_ATTEMPTS} images in a row could not be read, the last one: {bad[-1].message}")
+
+
+def _rebuilt(plugins: Sequence[Plugin], state: bytes) -> SeededDataset:
+    """A SeededDataset in another process."""
+    load_again(plugins)
+    dataset = SeededDataset.__new__(SeededDataset)
+    dataset.__dict__.update(pickle.loads(state))
+    return dataset
 
 
 def collate(samples: Sequence[dict[str, Any] | LoadingFailed]) -> dict[str, Any] | LoadingFailed:

@@ -1,47 +1,21 @@
 """Low-quality images made from ground truth on the fly: noise, JPEG artifacts, bicubic reduction."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
+from mambair.contracts import Degradation, RandomNormals
 from mambair.data.transforms import Window
 from mambair.imaging.jpeg import jpeg_compress
 from mambair.imaging.pixels import to_float, to_uint8
 from mambair.imaging.resize import imresize
+from mambair.registry import DEGRADATIONS
 
 
-class RandomNormals(Protocol):
-    """What draws noise: NumPy's Generator, or RandomState for the fixed stream of the test protocol."""
-
-    def normal(self, loc: float, scale: float, size: tuple[int, ...]) -> np.ndarray:
-        """Normally distributed float64 numbers."""
-        ...
-
-
-class Degradation(Protocol):
-    """Makes a low-quality image of a whole image, or of a part that is cut as the attributes say."""
-
-    @property
-    def scale(self) -> int:
-        """How many times smaller the result is."""
-        ...
-
-    @property
-    def alignment(self) -> int:
-        """Parts must start and end on multiples of this, so that they degrade as they do in the whole image."""
-        ...
-
-    @property
-    def margin(self) -> int:
-        """Pixels around a part that influence it."""
-        ...
-
-    def __call__(self, image: np.ndarray, rng: RandomNormals) -> np.ndarray:
-        """(H, W, C) integer pixels to (H/scale, W/scale, C) integer pixels or floats in [0, 1]."""
-        ...
-
-
+@DEGRADATIONS.register()
 @dataclass(frozen=True)
 class GaussianNoise:
     """White Gaussian noise of standard deviation `sigma` on the 0-255 scale; neither clipped nor rounded.
@@ -61,6 +35,7 @@ class GaussianNoise:
         return (to_float(image) + noise[:, :, ::-1]).astype(np.float32)
 
 
+@DEGRADATIONS.register()
 @dataclass(frozen=True)
 class JpegArtifacts:
     """JPEG compression at one quality, 1 to 100."""
@@ -76,6 +51,7 @@ class JpegArtifacts:
         return jpeg_compress(to_uint8(image), self.quality)
 
 
+@DEGRADATIONS.register()
 @dataclass(frozen=True)
 class BicubicReduction:
     """MATLAB's bicubic imresize by 1/scale."""
@@ -95,6 +71,24 @@ class BicubicReduction:
     def __call__(self, image: np.ndarray, rng: RandomNormals) -> np.ndarray:
         """The reduced image; `rng` is not used."""
         return imresize(image, 1 / self.scale)
+
+
+class Degradations:
+    """Several degradations, one after the other, as one."""
+
+    def __init__(self, steps: Sequence[Degradation]) -> None:
+        self.steps = list(steps)
+        self.scale, self.alignment, self.margin = 1, 1, 0
+        for step in self.steps:  # what a later step asks for is meant in pixels that the earlier ones have reduced
+            self.alignment = math.lcm(self.alignment, step.alignment * self.scale)
+            self.margin += step.margin * self.scale
+            self.scale *= step.scale
+
+    def __call__(self, image: np.ndarray, rng: RandomNormals) -> np.ndarray:
+        """The image after all of them."""
+        for step in self.steps:
+            image = step(image, rng)
+        return image
 
 
 def degrade_window(

@@ -18,6 +18,7 @@ from mambair.inference.graphs import GraphedForward
 from mambair.inference.image_types import group_by_size, joined, unpack_image
 from mambair.inference.memory import MIN_TILE, TilePlan, is_out_of_memory
 from mambair.inference.tiling import TileRule, restore_tiled
+from mambair.options.plugins import load_installed_plugins
 from mambair.runtime.devices import autocast_dtype
 from mambair.weights.loading import load_network
 from mambair.weights.sources import check_purpose, find_weights
@@ -250,6 +251,8 @@ def load_model(
     Raises:
         UserError: no such file, a file of another kind, a device that is not there.
     """
+    for warning in load_installed_plugins():
+        logger.warning(warning)
     path = find_weights(weights, task=task, noise=noise)
     device = find_device(str(device))
     network = load_network(path)

@@ -12,10 +12,8 @@ from mambair.registry import METRICS
 _SSIM_WINDOW = 11
 
 
-def _comparable(
-    image: np.ndarray, reference: np.ndarray, crop_border: int, test_y_channel: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Both images cropped, as float64 (H, W, C) on the scale 0..255, C = 1 where luma is asked for."""
+def cropped_pair(image: np.ndarray, reference: np.ndarray, crop_border: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both images without `crop_border` pixels on each side; UserError where they cannot be compared."""
     for name, array in (("image", image), ("reference", reference)):
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
             raise UserError(
@@ -30,13 +28,20 @@ def _comparable(
     if crop_border < 0 or min(image.shape[:2]) <= 2 * crop_border:
         raise UserError(f"crop_border {crop_border} leaves nothing of an image of {image.shape[:2]} pixels; lower it")
     rows, columns = (slice(crop_border, length - crop_border) for length in image.shape[:2])
-    pair = image[rows, columns], reference[rows, columns]
+    return image[rows, columns], reference[rows, columns]
+
+
+def _comparable(
+    image: np.ndarray, reference: np.ndarray, crop_border: int, test_y_channel: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Both images cropped, as float64 (H, W, C) on the scale 0..255, C = 1 where luma is asked for."""
+    pair = cropped_pair(image, reference, crop_border)
     if test_y_channel and image.shape[2] == 3:
         return rgb_to_y(pair[0])[:, :, None], rgb_to_y(pair[1])[:, :, None]
     return pair[0].astype(np.float64), pair[1].astype(np.float64)
 
 
-@METRICS.register(ignored_keys=("better",))
+@METRICS.register(ignored_keys=("better",), higher_is_better=True)
 def calculate_psnr(
     image: np.ndarray, reference: np.ndarray, crop_border: int = 0, test_y_channel: bool = False
 ) -> float:
@@ -55,7 +60,7 @@ def calculate_psnr(
     return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
 
 
-@METRICS.register(ignored_keys=("better",))
+@METRICS.register(ignored_keys=("better",), higher_is_better=True)
 def calculate_ssim(
     image: np.ndarray, reference: np.ndarray, crop_border: int = 0, test_y_channel: bool = False
 ) -> float:
@@ -75,7 +80,3 @@ def calculate_ssim(
             first, second, channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
         )
     )
-
-
-for _metric in (calculate_psnr, calculate_ssim):
-    _metric.higher_is_better = True

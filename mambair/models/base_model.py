@@ -26,7 +26,7 @@ images into one batch), and `self.networks[name]` for those it does not.
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +40,7 @@ from mambair.models.ema import make_average
 from mambair.models.optimizers import ScheduledOptimizer
 
 Batch = dict[str, Any]
+"""What a loader gave, and `iteration`, the number of iterations done before."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Phase:
     Keys are what logs call them (l_pix, l_g_gan). A value without gradient is logged only."""
     frozen: tuple[str, ...] = ()
     """Networks that gradients pass through without being computed for them."""
+    variant: str = ""
+    """Differs where the phase computes something else than before, so that no captured pass of then is replayed."""
 
 
 class TrainableModel(ABC):
@@ -85,6 +88,10 @@ class TrainableModel(ABC):
 
     def prepare(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """The micro-batch as the phases want it: tensors on the device, degraded or mixed with draws from `rng`."""
+        return self.on_device(batch)
+
+    def on_device(self, batch: Batch) -> Batch:
+        """The micro-batch with its tensors on the device."""
         return {
             key: value.to(self.device, non_blocking=True) if isinstance(value, Tensor) else value
             for key, value in batch.items()
@@ -108,9 +115,18 @@ class TrainableModel(ABC):
             self.networks[name].compile()
         self._compiled = True
 
-    def judging(self) -> AbstractContextManager:
-        """Within this block networks run uncompiled: to compile them for every size of image would take minutes."""
-        return torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """Within this block networks run uncompiled: to compile them for every size of image would take minutes.
+
+        They have the weights that are to be judged and saved, which schedule-free optimisers keep beside others.
+        """
+        with ExitStack() as stack:
+            if self._compiled:
+                stack.enter_context(torch.compiler.set_stance("force_eager"))
+            for optimizer in self.optimizers.values():
+                stack.enter_context(optimizer.judging())
+            yield
 
     def distribute(self) -> None:
         """Average the gradients of every trained network over all processes."""

@@ -1,18 +1,21 @@
 """Option sections -> the parts that models are made of. Each error names the option file, line and key."""
 
+import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-import mambair.losses  # noqa: F401  (registers the losses)
 from mambair.archs import build_network
+from mambair.contracts import AdversarialLoss, Augmentation, Loss
+from mambair.data.augmentations import MixUp, build_augmentations
 from mambair.errors import UserError
 from mambair.inference.tiling import TileRule
 from mambair.inference.whole_or_tiled import Restoration
-from mambair.models.mixing import MixUp
+from mambair.losses import LossTerm
 from mambair.models.optimizers import ScheduledOptimizer
 from mambair.options import TestOptions, TrainOptions, ValOptions
 from mambair.registry import LOSSES
@@ -51,20 +54,69 @@ def start_from(network: nn.Module, weights: Path, where: str, *, strict: bool, p
         logger.warning("%s: %d weights of other shape start anew: %s", path, len(skipped), ", ".join(skipped))
 
 
-def build_losses(options: TrainOptions, keys: Mapping[str, str]) -> dict[str, nn.Module]:
-    """The losses that the `train` section has, by log name; `keys` maps log names to keys such as pixel_opt."""
-    blocks = {name: getattr(options.train, key) for name, key in keys.items()}
-    return {
-        name: LOSSES.build(block, where=options.where(f"train.{keys[name]}"))
-        for name, block in blocks.items()
-        if block is not None
-    }
+PUBLISHED_SLOTS = {"l_pix": "pixel_opt", "l_percep": "perceptual_opt"}
+"""Log name -> key of the losses that published files have."""
 
 
-def build_mixing(options: TrainOptions) -> MixUp | None:
-    """MixUp if train.mixing_augs asks for it."""
+def build_losses(options: TrainOptions) -> dict[str, LossTerm]:
+    """The losses that the `train` section has, by log name: those in the published slots, then those of its list.
+
+    Raises UserError for one that cannot be built, and for one that needs an averaged network where there is none.
+    """
+    terms = {}
+    for name, key in PUBLISHED_SLOTS.items():
+        block = getattr(options.train, key)
+        if block is not None:
+            terms[name] = LossTerm(build_loss(block, options.where(f"train.{key}")))
+    for index, section in enumerate(options.train.losses):
+        where = options.where(f"train.losses.{index}")
+        loss = build_loss(section.component, where)
+        name = section.name or free_name(f"l_{section.type.removesuffix('Loss').lower()}", terms)
+        if name in terms:
+            raise UserError(f"{where}: two losses are called '{name}'; give this one another name")
+        terms[name] = LossTerm(loss, weight=section.weight, on=section.on, from_iter=section.from_iter)
+        if terms[name].wants_average and options.train.ema_decay == 0:
+            raise UserError(
+                f"{where}: {section.type} compares with the averaged network; set train.ema_decay, as 0.999"
+                + (", or use_average: false" if section.type == "LDLLoss" else "")
+            )
+    return terms
+
+
+def build_loss(block: Mapping[str, Any], where: str) -> Loss:
+    """A loss that is called with (prediction, target)."""
+    loss = LOSSES.build(block, where=where)
+    if not callable(loss):
+        remedy = "it belongs under train.gan_opt" if isinstance(loss, AdversarialLoss) else "make it an nn.Module"
+        raise UserError(f"{where}: {block['type']} cannot be called as loss(prediction, target); {remedy}")
+    return loss
+
+
+def build_adversarial_loss(options: TrainOptions) -> AdversarialLoss:
+    """The loss under train.gan_opt."""
+    where = options.where("train.gan_opt")
+    assert options.train.gan_opt is not None
+    loss = LOSSES.build(options.train.gan_opt, where=where)
+    if not isinstance(loss, AdversarialLoss):
+        raise UserError(
+            f"{where}: {options.train.gan_opt['type']} has no generator_loss(fake_logits) and "
+            "discriminator_loss(real_logits, fake_logits); use GANLoss, or move it to train.losses"
+        )
+    return loss
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """`name`, with a number from 2 on behind it where it is taken."""
+    numbered = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(2)))
+    return next(candidate for candidate in numbered if candidate not in taken)
+
+
+def build_mixing(options: TrainOptions) -> Augmentation | None:
+    """What train.augmentations, or MixUp of train.mixing_augs, does with batches."""
     mixing = options.train.mixing_augs
-    return MixUp(mixing.mixup_beta, mixing.use_identity) if mixing.mixup else None
+    if mixing.mixup:
+        return MixUp(mixing.mixup_beta, mixing.use_identity)
+    return build_augmentations(options.train.augmentations, options.where, "train.augmentations", per_batch=True)
 
 
 def build_optimizer(options: TrainOptions, key: str, network: nn.Module) -> ScheduledOptimizer:

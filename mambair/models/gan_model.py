@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from mambair.archs import build_network
+from mambair.contracts import AdversarialLoss, Augmentation, Loss
 from mambair.data.degradations.filters import sharpen
 from mambair.data.degradations.pair_maker import PairMaker
 from mambair.errors import UserError
 from mambair.inference.whole_or_tiled import Restoration
-from mambair.losses.adversarial import GANLoss
 from mambair.models.base_model import Batch, Phase
 from mambair.models.components import (
+    build_adversarial_loss,
     build_generator,
     build_losses,
+    build_mixing,
     build_optimizer,
     build_restoration,
     start_from,
@@ -28,7 +30,7 @@ from mambair.models.components import (
 from mambair.models.real_sr_model import PairSource, build_pair_maker, refuse_mixing
 from mambair.models.restoration_model import RestorationModel
 from mambair.options import TrainOptions
-from mambair.registry import LOSSES, MODELS
+from mambair.registry import MODELS
 from mambair.runtime.devices import autocast_dtype
 
 
@@ -63,7 +65,7 @@ class Alternation:
 class AdversarialModel(RestorationModel):
     """A restoration network and a discriminator that learn from each other.
 
-    Arguments are RestorationModel's (`losses` may hold l_pix and l_percep) and:
+    Arguments are RestorationModel's and:
         discriminator: maps images (B, 3, H, W) to logits of any shape.
         gan_loss: both sides' adversarial loss.
         pair_maker: degrades, crops and mixes batches; None takes pairs as the loader gives them.
@@ -77,15 +79,18 @@ class AdversarialModel(RestorationModel):
         discriminator: nn.Module,
         *,
         device: torch.device,
-        gan_loss: GANLoss,
-        losses: Mapping[str, nn.Module] | None = None,
+        gan_loss: AdversarialLoss,
+        losses: Mapping[str, Loss] | None = None,
+        mixing: Augmentation | None = None,
         restoration: Restoration | None = None,
         amp_dtype: torch.dtype | None = None,
         pair_maker: PairMaker | None = None,
         sharpened: SharpenedTargets | None = None,
         alternation: Alternation | None = None,
     ) -> None:
-        super().__init__(network, device=device, losses=losses, restoration=restoration, amp_dtype=amp_dtype)
+        super().__init__(
+            network, device=device, losses=losses, mixing=mixing, restoration=restoration, amp_dtype=amp_dtype
+        )
         self.networks["net_d"] = self._callable["net_d"] = discriminator.to(device)
         self.gan_loss = gan_loss
         self.source = PairSource(pair_maker, device)
@@ -98,13 +103,14 @@ class AdversarialModel(RestorationModel):
         refuse_mixing(options)
         train = options.train
         needed("train.optim_d", train.optim_d, options)
-        gan_opt = needed("train.gan_opt", train.gan_opt, options)
+        needed("train.gan_opt", train.gan_opt, options)
         model = cls(
             build_generator(options),
             build_discriminator(options),
             device=device,
-            gan_loss=LOSSES.build(gan_opt, where=options.where("train.gan_opt")),
-            losses=build_losses(options, {"l_pix": "pixel_opt", "l_percep": "perceptual_opt"}),
+            gan_loss=build_adversarial_loss(options),
+            losses=build_losses(options),
+            mixing=build_mixing(options),
             restoration=build_restoration(options.val, device),
             amp_dtype=autocast_dtype(train.amp, device),
             pair_maker=build_pair_maker(options),
@@ -117,7 +123,7 @@ class AdversarialModel(RestorationModel):
         return model
 
     def prepare(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        batch = self.source.pairs(super().prepare(batch, rng), rng)
+        batch = self.mixed(self.source.pairs(self.on_device(batch), rng), rng)
         flags = (self.sharpened.pixel, self.sharpened.perceptual, self.sharpened.adversarial)
         batch["gt_sharp"] = sharpen(batch["gt"]) if any(flags) else batch["gt"]
         return batch
@@ -135,11 +141,9 @@ class AdversarialModel(RestorationModel):
             # The bare network: a distributed wrapper would wait for gradients that a frozen network does not get.
             logits = self.networks["net_d"](restored)
         batch["restored"] = restored.detach()
-        targets = {"l_pix": self.sharpened.pixel, "l_percep": self.sharpened.perceptual}
-        losses = {
-            name: loss(restored, batch["gt_sharp"] if targets[name] else batch["gt"])
-            for name, loss in self.losses.items()
-        }
+        sharp = dict.fromkeys(self.losses, self.sharpened.pixel) | {"l_percep": self.sharpened.perceptual}
+        targets = {name: batch["gt_sharp"] for name, is_sharp in sharp.items() if is_sharp}
+        losses = self.loss_values(batch, restored, targets)
         return {**losses, "l_g_gan": self.gan_loss.generator_loss(logits)}
 
     def discriminator_step(self, batch: Batch) -> dict[str, Tensor]:
@@ -175,7 +179,7 @@ def needed(key: str, block: dict[str, Any] | None, options: TrainOptions) -> dic
 def build_discriminator(options: TrainOptions) -> nn.Module:
     """The discriminator, with its pretrained weights if the file names some."""
     network_d = needed("network_d", options.network_d, options)
-    network = build_network(network_d, where=options.where("network_d"))
+    network = build_network(network_d, where=options.where("network_d"), restores=False)
     path = options.path
     if path.pretrain_network_d is not None:
         where = options.where("path.pretrain_network_d")

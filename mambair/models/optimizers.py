@@ -1,20 +1,33 @@
-"""Optimisers, built from `{'type': 'Adam', 'lr': 2e-4, ...}`, and the learning rate each has at an iteration."""
+"""Optimisers, built from `{'type': 'Adam', 'lr': 2e-4, ...}`, and the learning rate each has at an iteration.
 
-from collections.abc import Iterable, Mapping, Sequence
+Names are those of torch.optim, and of the libraries schedulefree and pytorch_optimizer where they are installed (the
+extra `optimizers`).
+"""
+
+import importlib
+import inspect
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mambair.errors import UserError
-from mambair.models.schedules import SCHEDULES, constant, with_warmup
-from mambair.registry import Registry
-
-OPTIMIZERS: Registry[torch.optim.Optimizer] = Registry("optimizer")
+from mambair.models.schedules import build_schedule, with_warmup
+from mambair.registry import OPTIMIZERS, did_you_mean
+from mambair.runtime.foreign_code import foreign_code
 
 # A_logs holds the logarithms of the decay rates of the states and Ds the skip of the scan: pulling them to zero
 # would pull the state space model to a fixed dynamic, so weight decay leaves them alone.
 UNDECAYED = ("A_logs", "Ds")
+
+UNSUITABLE = ("LBFGS", "SparseAdam")
+"""Of torch.optim: one computes the loss several times in a step, the other is for sparse gradients."""
+LIBRARIES = ("schedulefree", "pytorch_optimizer")
+"""Packages that have further optimisers under their own names."""
 
 ParameterGroups = Iterable[dict[str, Any]]
 
@@ -35,8 +48,8 @@ def adam(
 ) -> torch.optim.Adam:
     """torch.optim.Adam, fused on CUDA."""
     groups = list(groups)
-    settings = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
-    return torch.optim.Adam(groups, fused=runs_fused(groups), **settings)
+    settings: dict[str, Any] = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+    return torch.optim.Adam(groups, amsgrad=amsgrad, fused=runs_fused(groups), **settings)
 
 
 @OPTIMIZERS.register("AdamW")
@@ -50,8 +63,36 @@ def adamw(
 ) -> torch.optim.AdamW:
     """torch.optim.AdamW (decay apart from the gradient), fused on CUDA."""
     groups = list(groups)
-    settings = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad}
-    return torch.optim.AdamW(groups, fused=runs_fused(groups), **settings)
+    settings: dict[str, Any] = {"lr": lr, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
+    return torch.optim.AdamW(groups, amsgrad=amsgrad, fused=runs_fused(groups), **settings)
+
+
+def optimizers_of(module: Any) -> dict[str, type[torch.optim.Optimizer]]:
+    """The classes of optimisers that a module has, by name."""
+    return {
+        name: found
+        for name, found in vars(module).items()
+        if inspect.isclass(found) and issubclass(found, torch.optim.Optimizer) and found is not torch.optim.Optimizer
+    }
+
+
+OPTIMIZERS.add_library({name: found for name, found in optimizers_of(torch.optim).items() if name not in UNSUITABLE})
+
+
+def register_from_libraries(name: str, where: str) -> None:
+    """Register the optimiser called `name` from a library that has it. Raises UserError where none does."""
+    for library in LIBRARIES:
+        if find_spec(library) is not None:
+            found = optimizers_of(importlib.import_module(library)).get(name)
+            if found is not None:
+                OPTIMIZERS.add_library({name: found})
+                return
+    if name in UNSUITABLE:
+        raise UserError(f"{where}: {name} takes steps that a training run here does not; use another optimizer")
+    missing = [library for library in LIBRARIES if find_spec(library) is None]
+    hint = did_you_mean(name, OPTIMIZERS.names()) or f"; known: {', '.join(OPTIMIZERS.names())}"
+    more = f"; {' and '.join(missing)} may have it: pip install mambair[optimizers]" if missing else ""
+    raise UserError(f"{where}: unknown optimizer '{name}'{hint}{more}")
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
@@ -63,6 +104,52 @@ def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
     if undecayed:
         groups.append({"params": undecayed, "weight_decay": 0.0})
     return groups
+
+
+def build_optimizer(
+    groups: Sequence[dict[str, Any]], options: Mapping[str, Any], where: str = "train: optim_g"
+) -> torch.optim.Optimizer:
+    """The optimiser that `{'type': name, **keywords}` describes, of groups of parameters.
+
+    Raises UserError for unknown names and keywords, and for an optimiser that cannot simply be stepped.
+    """
+    name = options.get("type")
+    if isinstance(name, str) and name not in OPTIMIZERS:
+        register_from_libraries(name, where)
+    entry = OPTIMIZERS.get(str(name), where)
+    parameters = next(iter(inspect.signature(entry).parameters))  # `params`, as torch calls it
+    if inspect.isclass(entry) and not entry.__module__.startswith("torch."):
+        try_steps(OPTIMIZERS.build(options, where=where, **{parameters: [nn.Parameter(torch.ones(2, 2))]}), where)
+    return OPTIMIZERS.build(options, where=where, **{parameters: groups})
+
+
+def try_steps(optimizer: torch.optim.Optimizer, where: str) -> None:
+    """Take two steps with an optimiser of one small matrix: what needs more than a gradient shows here, not later."""
+    name = type(optimizer).__name__
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise UserError(f"{where}: {name} is no torch.optim.Optimizer; derive it from that class")
+    with foreign_code(f"{where}: {name}, stepped with a gradient alone,", "; use another optimizer"):
+        switch(optimizer, training=True)
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.full_like(parameter, 0.1)
+        for _ in range(2):
+            optimizer.step()
+        state = io.BytesIO()
+        torch.save(optimizer.state_dict(), state)
+        state.seek(0)
+        torch.load(state, weights_only=True)  # as a run that goes on reads its checkpoint
+
+
+def switches(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an optimiser keeps other weights for judging and saving than for training (schedule-free ones do)."""
+    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
+
+
+def switch(optimizer: Any, *, training: bool) -> None:
+    """Put an optimiser's weights into the state for training, or for judging; nothing happens with usual ones."""
+    if switches(optimizer):
+        optimizer.train() if training else optimizer.eval()
 
 
 class ScheduledOptimizer:
@@ -84,10 +171,11 @@ class ScheduledOptimizer:
     ) -> None:
         self.network = network
         self.where = where_optim
-        self.optimizer = OPTIMIZERS.build(optim, where=where_optim, groups=parameter_groups(network))
-        self.base_lr = float(optim["lr"])
-        schedule = constant if scheduler is None else SCHEDULES.build(scheduler, where=where_scheduler)
-        self.schedule = with_warmup(schedule, warmup_iter)
+        self.optimizer = build_optimizer(parameter_groups(network), optim, where_optim)
+        self.base_lr = float(self.optimizer.param_groups[0]["lr"])
+        self.schedule = with_warmup(build_schedule(scheduler, where_scheduler), warmup_iter)
+        self._judging = False
+        switch(self.optimizer, training=True)
 
     def set_iteration(self, iteration: int) -> float:
         """Set, and return, the learning rate of the step that follows `iteration` completed ones."""
@@ -101,12 +189,30 @@ class ScheduledOptimizer:
         """Every parameter that this optimiser steps."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """Within this block the network has the weights that are to be judged and saved.
+
+        Those of schedule-free optimisers are averages, from which the weights to train on are computed again at the
+        end: a run that is resumed from a checkpoint goes on with the same numbers as the one that wrote it.
+        """
+        if self._judging:
+            yield
+            return
+        self._judging = True
+        switch(self.optimizer, training=False)
+        try:
+            yield
+        finally:
+            switch(self.optimizer, training=True)
+            self._judging = False
+
     def state_dict(self) -> dict[str, Any]:
         """torch's own state dict: tensors, numbers, lists."""
         return self.optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the moments from `state`; the settings (lr, betas, decay) stay those of the option file.
+        """Take the moments and counters from `state`; the settings (lr, betas, decay) stay those of the option file.
 
         BasicSR keeps all parameters in one group, in the order of the network; its state is brought into
         our order. Raises UserError when the parameters are not the same ones.
@@ -130,4 +236,15 @@ class ScheduledOptimizer:
                     f"{self.where}: a saved moment has shape {tuple(mean.shape)} where the network has "
                     f"{tuple(parameter.shape)}; resume with the option file that the run was started with"
                 )
-        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.optimizer.load_state_dict({"state": moments, "param_groups": self._groups_with(state["param_groups"])})
+        switch(self.optimizer, training=True)
+
+    def _groups_with(self, saved: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Our groups, with what the saved ones have counted: all that is no argument of the optimiser's class."""
+        classes = [each for each in type(self.optimizer).__mro__ if issubclass(each, torch.optim.Optimizer)]
+        settings = {name for each in classes for name in inspect.signature(each.__init__).parameters}
+        groups = self.optimizer.state_dict()["param_groups"]
+        for index, group in enumerate(groups):
+            theirs = saved[min(index, len(saved) - 1)]
+            group.update({key: theirs[key] for key in group.keys() & theirs.keys() - settings})
+        return groups

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from mambair.contracts import Augmentation, Loss
 from mambair.data.degradations.filters import sharpen
 from mambair.data.degradations.pair_maker import PairMaker
 from mambair.data.degradations.second_order import RoundSettings
 from mambair.errors import UserError
 from mambair.inference.whole_or_tiled import Restoration
 from mambair.models.base_model import Batch
-from mambair.models.components import build_generator, build_losses, build_optimizer, build_restoration
+from mambair.models.components import build_generator, build_losses, build_mixing, build_optimizer, build_restoration
 from mambair.models.restoration_model import RestorationModel
 from mambair.options import TrainOptions
 from mambair.registry import MODELS
@@ -93,10 +94,11 @@ class PairSource:
 
 
 def refuse_mixing(options: TrainOptions) -> None:
-    """MixUp blends given pairs, and these models' pairs do not exist yet when a batch arrives."""
+    """The published section is for models of real denoising alone."""
     if options.train.mixing_augs.mixup:
         raise UserError(
-            f"{options.where('train.mixing_augs')}: MixUp is not for {options.model_type}; remove the section"
+            f"{options.where('train.mixing_augs')}: MixUp is not for {options.model_type}; remove the section, "
+            "or write augmentations: [{type: MixUp}]"
         )
 
 
@@ -114,13 +116,16 @@ class RealSRModel(RestorationModel):
         network: nn.Module,
         *,
         device: torch.device,
-        losses: Mapping[str, nn.Module] | None = None,
+        losses: Mapping[str, Loss] | None = None,
+        mixing: Augmentation | None = None,
         restoration: Restoration | None = None,
         amp_dtype: torch.dtype | None = None,
         pair_maker: PairMaker | None = None,
         sharpen_target: bool = True,
     ) -> None:
-        super().__init__(network, device=device, losses=losses, restoration=restoration, amp_dtype=amp_dtype)
+        super().__init__(
+            network, device=device, losses=losses, mixing=mixing, restoration=restoration, amp_dtype=amp_dtype
+        )
         self.source = PairSource(pair_maker, device)
         self.sharpen_target = sharpen_target
 
@@ -132,7 +137,8 @@ class RealSRModel(RestorationModel):
         model = cls(
             build_generator(options),
             device=device,
-            losses=build_losses(options, {"l_pix": "pixel_opt", "l_percep": "perceptual_opt"}),
+            losses=build_losses(options),
+            mixing=build_mixing(options),
             restoration=build_restoration(options.val, device),
             amp_dtype=autocast_dtype(train.amp, device),
             pair_maker=build_pair_maker(options),
@@ -143,7 +149,8 @@ class RealSRModel(RestorationModel):
         return model
 
     def prepare(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        batch = self.source.pairs(super().prepare(batch, rng), rng)
+        batch = self.source.pairs(self.on_device(batch), rng)
+        batch = self.mixed(batch, rng)
         if self.sharpen_target:
             batch["gt"] = sharpen(batch["gt"])
         return batch

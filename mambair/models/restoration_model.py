@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mambair.contracts import Augmentation, Loss
 from mambair.inference.whole_or_tiled import Restoration
+from mambair.losses import LossTerm
 from mambair.models.base_model import Batch, Phase, TrainableModel
 from mambair.models.components import (
     build_generator,
@@ -18,7 +20,6 @@ from mambair.models.components import (
     build_optimizer,
     build_restoration,
 )
-from mambair.models.mixing import MixUp
 from mambair.options import TrainOptions
 from mambair.registry import MODELS
 from mambair.runtime.devices import autocast_dtype
@@ -36,7 +37,7 @@ class RestorationModel(TrainableModel):
         network: see `mambair.archs.RestorationNetwork`.
         device: where to compute.
         losses: by the names logs show (l_pix); each is called with (prediction, gt).
-        mixing: blends the pairs of a batch before the network sees them.
+        mixing: changes the pairs of a batch before the network sees them.
         restoration: how images are restored in validation and tests.
         amp_dtype: autocast to it in training, None for full precision.
     """
@@ -46,13 +47,14 @@ class RestorationModel(TrainableModel):
         network: nn.Module,
         *,
         device: torch.device,
-        losses: Mapping[str, nn.Module] | None = None,
-        mixing: MixUp | None = None,
+        losses: Mapping[str, Loss] | None = None,
+        mixing: Augmentation | None = None,
         restoration: Restoration | None = None,
         amp_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__({"net_g": network}, device, amp_dtype)
-        self.losses = {name: loss.to(device) for name, loss in (losses or {}).items()}
+        terms = {name: loss if isinstance(loss, LossTerm) else LossTerm(loss) for name, loss in (losses or {}).items()}
+        self.losses = {name: term.to(device) for name, term in terms.items()}
         self.mixing = mixing
         self.restoration = restoration or Restoration()
 
@@ -63,7 +65,7 @@ class RestorationModel(TrainableModel):
         model = cls(
             build_generator(options),
             device=device,
-            losses=build_losses(options, {"l_pix": "pixel_opt", "l_percep": "perceptual_opt"}),
+            losses=build_losses(options),
             mixing=build_mixing(options),
             restoration=build_restoration(options.val, device),
             amp_dtype=autocast_dtype(train.amp, device),
@@ -73,10 +75,17 @@ class RestorationModel(TrainableModel):
         return model
 
     def phases(self, iteration: int) -> Sequence[Phase]:
-        return (Phase("net_g", self.training_step),)
+        return (Phase("net_g", self.training_step, variant=" ".join(self.active_losses(iteration))),)
+
+    def active_losses(self, iteration: int | None) -> dict[str, LossTerm]:
+        """The losses that count after `iteration` completed steps; all of them for None."""
+        return {name: term for name, term in self.losses.items() if iteration is None or iteration >= term.from_iter}
 
     def prepare(self, batch: Batch, rng: np.random.Generator) -> Batch:
-        batch = super().prepare(batch, rng)
+        return self.mixed(self.on_device(batch), rng)
+
+    def mixed(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """The batch after what `mixing` does with its pairs."""
         if self.mixing is not None:
             batch["lq"], batch["gt"] = self.mixing(batch["lq"], batch["gt"], rng)
         return batch
@@ -85,7 +94,20 @@ class RestorationModel(TrainableModel):
         """The losses of a prepared micro-batch."""
         with self.autocast():
             prediction = self.wrapped("net_g")(batch["lq"])
-        return {name: loss(prediction, batch["gt"]) for name, loss in self.losses.items()}
+        return self.loss_values(batch, prediction)
+
+    def loss_values(
+        self, batch: Batch, prediction: Tensor, targets: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The losses that count now, of what the network made of a batch; `targets` are those other than "gt"."""
+        terms = self.active_losses(batch.get("iteration"))
+        averaged = None
+        if any(term.wants_average for term in terms.values()) and "net_g" in self.averages:
+            with torch.no_grad(), self.autocast():
+                averaged = self.averages["net_g"].module(batch["lq"])
+        return {
+            name: term(prediction, (targets or {}).get(name, batch["gt"]), averaged) for name, term in terms.items()
+        }
 
     def restore(self, lq: Tensor) -> Tensor:
         """As the averaged network (EMA) does if there is one."""

@@ -1,6 +1,12 @@
 """Option files: a typed schema, and the parsing of YAML and command lines into it."""
 
-from mambair.options.command_line import RunArguments, add_run_arguments, parse_run_arguments, run_arguments
+from mambair.options.command_line import (
+    RunArguments,
+    add_plugin_argument,
+    add_run_arguments,
+    parse_run_arguments,
+    run_arguments,
+)
 from mambair.options.dataset_schema import DatasetOptions
 from mambair.options.parsing import dump_options, parse_options, parse_test_options, parse_train_options
 from mambair.options.schema import TestOptions, TrainingStage, TrainOptions
@@ -17,6 +23,7 @@ __all__ = [
     "TrainSection",
     "TrainingStage",
     "ValOptions",
+    "add_plugin_argument",
     "add_run_arguments",
     "dump_options",
     "parse_options",

@@ -24,6 +24,8 @@ class RunArguments:
     """Index of this process on its machine, where an old launcher passes it as an argument."""
     force_yml: tuple[str, ...]
     """Options set on the command line, as train:total_iter=100."""
+    plugins: tuple[str, ...] = ()
+    """Plug-ins to load beside those of the option file."""
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +45,19 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY:SUBKEY=VALUE",
         help="set options from here, as train:total_iter=100; several are allowed",
     )
+    add_plugin_argument(parser)
+
+
+def add_plugin_argument(parser: argparse._ActionsContainer) -> None:
+    """Declare --plugin."""
+    parser.add_argument(
+        "--plugin",
+        dest="plugins",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="run a Python file, or import a module, that registers networks, losses, ...; may be repeated",
+    )
 
 
 def run_arguments(namespace: argparse.Namespace) -> RunArguments:
@@ -54,6 +69,7 @@ def run_arguments(namespace: argparse.Namespace) -> RunArguments:
         debug=namespace.debug,
         local_rank=namespace.local_rank,
         force_yml=tuple(namespace.force_yml),
+        plugins=tuple(namespace.plugins),
     )
 
 

@@ -1,14 +1,17 @@
 """The `datasets.train`, `datasets.val`, `datasets.test_1`, ... sections."""
 
-from typing import Annotated, Literal
+from inspect import signature
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from mambair.options.degradation_schema import KernelFields
 from mambair.options.fields import (
+    AugmentationBlock,
     ConflictError,
     Count,
     DatasetName,
+    DegradationList,
     FileTemplate,
     Flag,
     PathList,
@@ -18,6 +21,7 @@ from mambair.options.fields import (
     Section,
     Whole,
 )
+from mambair.registry import DATASETS
 
 Task = Literal["SR", "CAR", "denoising_color", "denoising_gray"]
 
@@ -43,6 +47,9 @@ class DatasetOptions(KernelFields):
     """Standard deviation of the Gaussian noise to add, on the 0-255 scale."""
     quality: Annotated[Whole, Field(ge=1, le=100)] | None = None
     """JPEG quality of compression on the fly (CAR without dataroot_lq)."""
+    degradation: DegradationList = []
+    """How low-quality images are made of dataroot_gt (SyntheticDataset), in place of task: one registered degradation,
+    or several that are applied in this order: BicubicReduction, GaussianNoise, JpegArtifacts, ..."""
     dataroot_gt: PathList = []
     """Folder, LMDB, or list of them, with ground-truth images."""
     dataroot_lq: PathList = []
@@ -69,6 +76,8 @@ class DatasetOptions(KernelFields):
     """Random vertical flips and rotations by 90 degrees."""
     geometric_augs: Flag = False
     """Random flips and rotations: one of the eight symmetries of the square (ImageCleanModel's name)."""
+    augmentations: list[AugmentationBlock] = []
+    """What is done with single pairs while they are loaded, in this order: ChannelShuffle, CutBlur, ..."""
     mini_batch_sizes: list[Positive] = []
     """Progressive training: per-GPU batch of each stage."""
     iters: list[Positive] = []
@@ -103,6 +112,10 @@ class DatasetOptions(KernelFields):
             raise ConflictError(
                 f"has {len(self.dataroot_lq)} roots but dataroot_gt has {len(self.dataroot_gt)}", "dataroot_lq"
             )
+        if self.task is not None and self.degradation:
+            raise ConflictError(f"says already what task: {self.task} would; leave out one of them", "degradation")
+        if self.dataroot_lq and self.degradation:
+            raise ConflictError("makes low-quality images, but dataroot_lq names some; leave out one", "degradation")
         if (self.task or "").startswith("denoising") and self.noise is None and not self.dataroot_lq:
             raise ConflictError("needs 'noise' (the sigma to add, 0-255) or 'dataroot_lq'", "task")
         for key in ("mean", "std"):
@@ -111,3 +124,24 @@ class DatasetOptions(KernelFields):
         if self.std is not None and min(self.std) <= 0:
             raise ConflictError("expected positive numbers", "std")
         return self
+
+
+class PluginDatasetOptions(DatasetOptions):
+    """The section of a plug-in's data set: it may hold keys of its own, which its constructor is given."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+def has_own_keys(name: str) -> bool:
+    """Whether a registered data set is built with keywords of its own, not by a builder that reads the section."""
+    return name in DATASETS and list(signature(DATASETS.get(name)).parameters) != ["section", "context"]
+
+
+def _open_to_plugins(section: Any, handler: ValidatorFunctionWrapHandler) -> DatasetOptions:
+    """Let the section of a plug-in's data set have more keys; they are checked where the data set is built."""
+    if isinstance(section, dict) and has_own_keys(str(section.get("type"))):
+        return PluginDatasetOptions.model_validate(section)
+    return handler(section)
+
+
+DatasetSection = Annotated[SerializeAsAny[DatasetOptions], WrapValidator(_open_to_plugins)]

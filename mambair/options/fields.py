@@ -224,6 +224,7 @@ QualityRange = Annotated[Range, AfterValidator(_quality_range)]
 Probabilities = Annotated[list[Real], AfterValidator(_probabilities)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 PathList = Annotated[list[FilePath], BeforeValidator(_as_list, json_schema_input_type=Path | list[Path])]
+SpecList = Annotated[list[Text], BeforeValidator(_as_list, json_schema_input_type=str | list[str])]
 PlainName = Annotated[Text, AfterValidator(_plain_name)]
 FileTemplate = Annotated[Text, AfterValidator(_file_template)]
 GpuCount = Annotated[int | str, BeforeValidator(_gpu_count, json_schema_input_type=int | Literal["auto"])]
@@ -234,8 +235,14 @@ LossBlock = Annotated[Component, Registered("loss")]
 MetricBlock = Annotated[Component, Registered("metric")]
 OptimizerBlock = Annotated[Component, Registered("optimizer")]
 SchedulerBlock = Annotated[Component, Registered("scheduler")]
+AugmentationBlock = Annotated[Component, Registered("augmentation")]
+DegradationBlock = Annotated[Component, Registered("degradation")]
+DegradationList = Annotated[
+    list[DegradationBlock], BeforeValidator(_as_list, json_schema_input_type=DegradationBlock | list[DegradationBlock])
+]
 ModelName = Annotated[Text, Registered("model")]
 DatasetName = Annotated[Text, Registered("dataset")]
+LossName = Annotated[Text, Registered("loss")]
 Switch = Annotated[
     bool | Literal["auto"],
     BeforeValidator(

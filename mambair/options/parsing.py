@@ -18,6 +18,7 @@ from mambair.options.degradation_schema import DegradationFields, KernelFields
 from mambair.options.explain import explain
 from mambair.options.fields import describe
 from mambair.options.legacy import modernise
+from mambair.options.plugins import load_installed_plugins, load_plugins, load_plugins_of
 from mambair.options.schema import TestOptions, TrainOptions
 from mambair.options.source import OptionSource
 from mambair.options.yaml_reader import KeyPath, parse_value, read_yaml
@@ -33,18 +34,23 @@ DEBUG_SETTINGS: dict[KeyPath, int] = {
 """What --debug changes in a training file, besides the name: everything happens within the first iterations."""
 
 
-def parse_train_options(path: str | Path, *, force_yml: Sequence[str] = (), debug: bool = False) -> TrainOptions:
-    """Read and check a training file.
+def parse_train_options(
+    path: str | Path, *, force_yml: Sequence[str] = (), debug: bool = False, plugins: Sequence[str] = ()
+) -> TrainOptions:
+    """Read and check a training file, after loading the plug-ins that it names, those installed, and `plugins`.
 
     `force_yml` are `train:total_iter=100` arguments, their values in YAML; `debug` prefixes the name with `debug_` and
-    prints, validates and saves often. Raises UserError with file, line, key and remedy, one line per mistake.
+    prints, validates and saves often; `plugins` are relative to the working directory. Raises UserError with file,
+    line, key and remedy, one line per mistake.
     """
-    return _parse(Path(path), TrainOptions, force_yml, debug)
+    return _parse(Path(path), TrainOptions, force_yml, debug, plugins)
 
 
-def parse_test_options(path: str | Path, *, force_yml: Sequence[str] = (), debug: bool = False) -> TestOptions:
+def parse_test_options(
+    path: str | Path, *, force_yml: Sequence[str] = (), debug: bool = False, plugins: Sequence[str] = ()
+) -> TestOptions:
     """Read and check a test file; arguments and errors as for `parse_train_options`."""
-    return _parse(Path(path), TestOptions, force_yml, debug)
+    return _parse(Path(path), TestOptions, force_yml, debug, plugins)
 
 
 def parse_options(path: str | Path, *, force_yml: Sequence[str] = ()) -> TrainOptions | TestOptions:
@@ -71,7 +77,9 @@ def _drop_unless_set(data: dict[str, Any], section: BaseModel, group: type[BaseM
             data.pop(key, None)
 
 
-def _parse(path: Path, schema: type[Options], force_yml: Sequence[str], debug: bool) -> Options:
+def _parse(
+    path: Path, schema: type[Options], force_yml: Sequence[str], debug: bool, plugins: Sequence[str]
+) -> Options:
     document = read_yaml(path)
     data, lines = document.data, dict(document.lines)
     forced: dict[KeyPath, str] = {}
@@ -83,8 +91,10 @@ def _parse(path: Path, schema: type[Options], force_yml: Sequence[str], debug: b
             _check_left_out(data, key, argument)
         data = _with(data, key, value, f"--force_yml {argument}")
         forced[key] = argument
-    data, ignored = modernise(data, lines)
-    source = OptionSource(str(path), lines, forced, tuple(f"{path}: {warning}" for warning in ignored))
+    modern, ignored = modernise(data, lines)
+    warnings = load_installed_plugins() + [f"{path}: {warning}" for warning in ignored]
+    source = OptionSource(str(path), lines, forced, tuple(warnings))
+    data = _with_plugins(modern, plugins, source, debug)
     if schema is TestOptions and "train" in data:
         raise UserError(
             f"{source.where('train')}: this is a training file; test files (options/test) have no such section"
@@ -97,6 +107,13 @@ def _parse(path: Path, schema: type[Options], force_yml: Sequence[str], debug: b
         character = error.object[error.start : error.end]
         raise UserError(f"{path}: {character!a} is half of a character; write the whole character") from None
     return options.with_source(source)
+
+
+def _with_plugins(data: dict[str, Any], more: Sequence[str], source: OptionSource, debug: bool) -> dict[str, Any]:
+    """Load a file's plug-ins and `more`; `data` with what loads them from anywhere in the place of relative paths."""
+    loaded = load_plugins_of(data, Path(source.file), source.where("plugins"), show_traceback=debug)
+    loaded += load_plugins(more, Path.cwd(), "--plugin", show_traceback=debug)
+    return {**data, "plugins": list(dict.fromkeys(plugin.spec for plugin in loaded))} if loaded else data
 
 
 def _for_debugging(data: dict[str, Any], is_training: bool) -> dict[str, Any]:

@@ -10,9 +10,19 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from mambair.options.dataset_schema import DatasetOptions
+from mambair.options.dataset_schema import DatasetOptions, DatasetSection
 from mambair.options.degradation_schema import DegradationFields
-from mambair.options.fields import ConflictError, Count, Flag, GpuCount, ModelName, NetworkBlock, PlainName, Whole
+from mambair.options.fields import (
+    ConflictError,
+    Count,
+    Flag,
+    GpuCount,
+    ModelName,
+    NetworkBlock,
+    PlainName,
+    SpecList,
+    Whole,
+)
 from mambair.options.sections import DistOptions, LoggerOptions, PathOptions, TrainSection, ValOptions
 from mambair.options.source import OptionSource
 
@@ -46,7 +56,9 @@ class _CommonOptions(DegradationFields):
     """Seed of every random draw."""
     deterministic: Flag = False
     """Bit-identical runs on the same machine, at some cost in speed on a GPU."""
-    datasets: dict[str, DatasetOptions]
+    plugins: SpecList = []
+    """Own code to load first: Python files, relative to this file, and modules; they register networks, losses, ..."""
+    datasets: dict[str, DatasetSection]
     """Data sets by phase: train, val, val_2, test_1, ...; one that is ~ is left out."""
     network_g: NetworkBlock
     """The restoration network."""

@@ -1,16 +1,18 @@
 """The `path`, `train`, `val`, `logger` and `dist_params` sections of an option file."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from mambair.options.fields import (
+    AugmentationBlock,
     ConflictError,
     Count,
     FilePath,
     Flag,
     LossBlock,
+    LossName,
     MetricBlock,
     OptimizerBlock,
     PlainName,
@@ -24,6 +26,7 @@ from mambair.options.fields import (
     TileSize,
     Whole,
 )
+from mambair.registry import did_you_mean
 
 
 class PathOptions(Section):
@@ -58,6 +61,28 @@ class MixingOptions(Section):
     """Leave a batch as it is every other time, on average."""
 
 
+class LossOptions(Section):
+    """One loss of the list `train.losses`. Further keys are keywords of the loss."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: LossName
+    """Registered loss: L1Loss, MSSSIMLoss, FourierLoss, ..."""
+    name: PlainName | None = None
+    """Name in logs and curves; l_ and the type if left out."""
+    weight: Real = 1.0
+    """Factor of the loss in the sum."""
+    on: Literal["rgb", "y"] = "rgb"
+    """Compare the images as they are, or their BT.601 luma alone (y)."""
+    from_iter: Count = 0
+    """Iterations that are done before the loss begins to count."""
+
+    @property
+    def component(self) -> dict[str, Any]:
+        """The loss's type and keywords."""
+        return {"type": self.type, **(self.model_extra or {})}
+
+
 class TrainSection(Section):
     """Losses, optimisers, schedule and precision."""
 
@@ -79,6 +104,8 @@ class TrainSection(Section):
     """Perceptual loss."""
     gan_opt: LossBlock | None = None
     """Adversarial loss; needs network_d and optim_d."""
+    losses: list[LossOptions] = []
+    """Any number of losses, beside the three above or in their place; their weighted sum is minimised."""
     net_d_iters: Positive = 1
     """The generator is updated every net_d_iters discriminator steps."""
     net_d_init_iters: Count = 0
@@ -88,7 +115,9 @@ class TrainSection(Section):
     grad_clip_norm: Annotated[Real, Field(gt=0)] = 0.01
     """Largest gradient norm where use_grad_clip is on."""
     mixing_augs: MixingOptions = MixingOptions()
-    """MixUp."""
+    """MixUp, as published files of real denoising write it."""
+    augmentations: list[AugmentationBlock] = []
+    """What is done with whole batches on the device, in this order: MixUp, CutMix, CutBlur, ResizeMix, ..."""
     amp: Precision = "none"
     """Mixed precision: auto is bf16 on GPUs that have it, fp16 on older ones, none on the CPU; scans stay fp32."""
     compile: Switch = "auto"
@@ -100,8 +129,14 @@ class TrainSection(Section):
 
     @model_validator(mode="after")
     def _has_a_loss(self) -> "TrainSection":
-        if self.pixel_opt is None and self.perceptual_opt is None and self.gan_opt is None:
-            raise ConflictError("no loss; give pixel_opt, as {type: L1Loss, loss_weight: 1.0, reduction: mean}")
+        published = (self.pixel_opt, self.perceptual_opt, self.gan_opt)
+        if published == (None, None, None):
+            if not self.losses:
+                raise ConflictError("no loss; give pixel_opt, as {type: L1Loss, loss_weight: 1.0, reduction: mean}")
+            if all(loss.from_iter > 0 for loss in self.losses):
+                raise ConflictError("no loss counts from the beginning; leave out from_iter of one", "losses")
+        if self.mixing_augs.mixup and self.augmentations:
+            raise ConflictError("is the older way to write MixUp; add {type: MixUp} to augmentations", "mixing_augs")
         if self.gan_opt is not None and self.optim_d is None:
             raise ConflictError("needs train.optim_d, the discriminator's optimiser", "gan_opt")
         return self
@@ -117,7 +152,9 @@ class ValOptions(Section):
     suffix: PlainName | None = None
     """Appended to the names of saved images, in place of the experiment's name."""
     metrics: dict[str, MetricBlock] = {}
-    """Name in tables -> metric; the first one picks the best checkpoint."""
+    """Name in tables -> metric."""
+    best: Text | None = None
+    """The metric that picks the best checkpoint, by its name in `metrics`; the first one if left out."""
     pbar: Flag = True
     """Show a progress bar."""
     tile: TileSize = "published"
@@ -126,6 +163,13 @@ class ValOptions(Section):
     """Average over the eight flips and rotations (MambaIR+)."""
     amp: Precision = "none"
     """Mixed precision of validation and tests; published numbers are fp32."""
+
+    @model_validator(mode="after")
+    def _best_is_a_metric(self) -> "ValOptions":
+        if self.best is not None and self.best not in self.metrics:
+            hint = did_you_mean(self.best, self.metrics)
+            raise ConflictError(f"'{self.best}' is not among val.metrics{hint}", "best")
+        return self
 
 
 class WandbOptions(Section):

@@ -55,6 +55,9 @@ def walk(section: BaseModel, prefix: KeyPath = ()) -> Iterator[Setting]:
         elif isinstance(value, dict) and value and all(isinstance(each, Section) for each in value.values()):
             for key, each in value.items():
                 yield from walk(each, (*path, key))
+        elif isinstance(value, list) and value and all(isinstance(each, Section) for each in value):
+            for position, each in enumerate(value):
+                yield from walk(each, (*path, str(position)))
         else:
             yield Setting(path, value, default_of(information), declaring(type(section), name), kind_of(information))
 

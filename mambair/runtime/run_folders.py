@@ -1,5 +1,6 @@
 """The folders of a run. An existing run of the same name is archived, never mixed with the new one."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -111,12 +112,22 @@ def save_options(folder: Path, option_file: Path, effective: str) -> None:
 
     A copy that a resumed run finds with other content is kept; the new one gets the time in its name.
     """
-    for name, content in ((option_file.name, option_file.read_bytes()), ("effective_options.yml", effective.encode())):
-        target = folder / name
-        if target.exists() and target.read_bytes() != content:
-            target = target.with_name(f"{target.stem}_{timestamp()}{target.suffix}")
-        with atomic_write(target) as temporary:
-            temporary.write_bytes(content)
+    keep(folder / option_file.name, option_file.read_bytes())
+    keep(folder / "effective_options.yml", effective.encode())
+
+
+def save_copies(folder: Path, files: Sequence[Path]) -> None:
+    """Copy files into a folder of the run; copies that differ from them are kept, as `save_options` does."""
+    for file in files:
+        keep(folder / file.name, file.read_bytes())
+
+
+def keep(target: Path, content: bytes) -> None:
+    """Write a file; where there is one with other content, under a name with the time."""
+    if target.exists() and target.read_bytes() != content:
+        target = target.with_name(f"{target.stem}_{timestamp()}{target.suffix}")
+    with atomic_write(target) as temporary:
+        temporary.write_bytes(content)
 
 
 def archive(folder: Path, now: str) -> Path | None:

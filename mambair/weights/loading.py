@@ -16,6 +16,7 @@ from mambair.archs.network import hyperparameters_of
 from mambair.archs.spandrel_archs import SpandrelNetwork
 from mambair.errors import UserError
 from mambair.imaging.headers import printable
+from mambair.registry import ARCHS
 from mambair.weights.detection import describe, is_mambair, is_mambair_unet, mambair_options, unet_options
 from mambair.weights.foreign import foreign_name
 from mambair.weights.sources import find_weights
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 HEAD_PREFIX = "upsample."
 """Keys that a change of scale replaces; a warm start may skip these and no others."""
+PLUGIN_KEY = "plugin"
+"""In the options of a network that a weight file carries: the plug-in that has its code."""
 LISTED_KEYS = 8
 """Keys that an error names; the others are counted."""
 
@@ -70,6 +73,7 @@ def load_network(path: str | Path, param_key: str | None = None, **overrides: An
             options = detect_architecture(state)
         except UserError as error:
             raise UserError(f"weights {path}: {error}") from None
+    options = checked_plugin(options, path)
     network = build_network({**options, **overrides}, where=f"weights {path}")
     load_state_dict(network, state, path)
     return network.eval()
@@ -152,7 +156,27 @@ def network_options(network: nn.Module) -> dict[str, Any] | None:
     """What `build_network` builds this network from again; None for spandrel's, which other programs recognise."""
     if isinstance(network, SpandrelNetwork):
         return None
-    return {"type": type(network).__name__, **hyperparameters_of(network)}
+    block = getattr(network, "option_block", None)
+    if block is None:
+        return {"type": type(network).__name__, **hyperparameters_of(network)}
+    plugin = ARCHS.plugin_of(block["type"])
+    return block | ({PLUGIN_KEY: plugin} if plugin else {})
+
+
+def checked_plugin(options: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """The options of a file's network without the name of its plug-in.
+
+    Raises UserError where that has not been loaded: a weight file does not make any code run.
+    """
+    plugin = options.get(PLUGIN_KEY)
+    if plugin is not None and options["type"] not in ARCHS:
+        name = printable(str(plugin))
+        remedy = f"--plugin {name}" if name.endswith(".py") else f"install it, or pass --plugin {name}"
+        raise UserError(
+            f"weights {path}: these are of {printable(options['type'])}, a network of the plug-in {name}, which is not "
+            f"loaded; if you trust its code: {remedy}"
+        )
+    return {key: value for key, value in options.items() if key != PLUGIN_KEY}
 
 
 def architecture_of(network: nn.Module) -> str:

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "mambair"
 # Module (or package) name directly under mambair -> floor. Everything not named here is a command.
 FLOORS = {
     "errors": 0,
+    "contracts": 1,
     "registry": 1,
     "runtime": 1,
     "ops": 2,

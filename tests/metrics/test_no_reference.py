@@ -10,16 +10,16 @@ import torch
 
 from mambair.engine.evaluate.scoring import build_metrics, score
 from mambair.errors import UserError
-from mambair.metrics import no_reference
+from mambair.metrics import calculate_musiq, calculate_niqe, pyiqa_models
 
 NAMES = ("niqe", "brisque", "musiq", "maniqa", "clipiqa")
 
 
 @pytest.fixture(autouse=True)
 def fresh():
-    no_reference._build.cache_clear()
+    pyiqa_models.build_model.cache_clear()
     yield
-    no_reference._build.cache_clear()
+    pyiqa_models.build_model.cache_clear()
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_direction_of_each_metric():
 def test_missing_package_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with pytest.raises(UserError, match=r"pip install mambair\[metrics\]"):
-        no_reference.calculate_niqe(np.zeros((8, 8, 3), np.uint8))
+        calculate_niqe(np.zeros((8, 8, 3), np.uint8))
 
 
 def test_missing_network_is_explained(monkeypatch):
@@ -70,4 +70,4 @@ def test_missing_network_is_explained(monkeypatch):
 
     monkeypatch.setitem(sys.modules, "pyiqa", SimpleNamespace(create_metric=refuse))
     with pytest.raises(UserError, match="cannot load musiq's weights"):
-        no_reference.calculate_musiq(np.zeros((8, 8, 3), np.uint8))
+        calculate_musiq(np.zeros((8, 8, 3), np.uint8))

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mambair.errors import UserError
-from mambair.models.schedules import SCHEDULES, with_warmup
+from mambair.models.schedules import with_warmup
+from mambair.registry import SCHEDULERS
 
 
 def torch_rates(make_scheduler, iterations: int, base_lr: float) -> list[float]:
@@ -19,7 +20,7 @@ def torch_rates(make_scheduler, iterations: int, base_lr: float) -> list[float]:
 
 
 def rates(options: dict, iterations: int, base_lr: float) -> list[float]:
-    schedule = SCHEDULES.build(options)
+    schedule = SCHEDULERS.build(options)
     return [schedule(iteration, base_lr) for iteration in range(iterations)]
 
 
@@ -38,7 +39,7 @@ def test_milestones_may_arrive_as_floats() -> None:
 
 
 def test_real_denoising_recipe() -> None:
-    schedule = SCHEDULES.build(
+    schedule = SCHEDULERS.build(
         {
             "type": "CosineAnnealingRestartCyclicLR",
             "periods": [92000, 208000],
@@ -63,10 +64,10 @@ def test_restarts_and_their_weights() -> None:
 
 def test_restart_lists_of_unequal_length_are_refused() -> None:
     with pytest.raises(UserError, match="one value per cycle, not 2, 1 and 2"):
-        SCHEDULES.build({"type": "CosineAnnealingRestartLR", "periods": [1, 2]})
+        SCHEDULERS.build({"type": "CosineAnnealingRestartLR", "periods": [1, 2]})
 
 
 def test_warmup_rises_from_the_first_step() -> None:
-    schedule = with_warmup(SCHEDULES.build({"type": "MultiStepLR", "milestones": [100]}), 4)
+    schedule = with_warmup(SCHEDULERS.build({"type": "MultiStepLR", "milestones": [100]}), 4)
     assert [schedule(iteration, 1.0) for iteration in range(6)] == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
     assert with_warmup(schedule, -1)(0, 1.0) == 0.25

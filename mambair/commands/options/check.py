@@ -8,9 +8,10 @@ from typing import Any
 from mambair.archs import build_network
 from mambair.commands.options.components import PROGRAM_ARGUMENTS, registries
 from mambair.errors import UserError
+from mambair.models.optimizers import register_from_libraries
 from mambair.options import TestOptions, TrainOptions
 from mambair.options.walking import Setting, walk
-from mambair.registry import Registry
+from mambair.registry import LOSSES, Registry
 from mambair.weights.sources import weights_called
 
 
@@ -19,12 +20,23 @@ def mistakes(options: TrainOptions | TestOptions) -> list[str]:
     found: list[str] = []
     for setting in walk(options):
         found += _component_mistakes(options, setting)
+    if isinstance(options, TrainOptions):
+        for index, loss in enumerate(options.train.losses):
+            found += _block_mistakes(LOSSES, loss.component, options.where(f"train.losses.{index}"))
     if not found:
         try:
             build_network(options.network_g, where=options.where("network_g"))
         except UserError as error:
             found.append(str(error))
     return found
+
+
+def _block_mistakes(registry: Registry, block: Mapping[str, Any], where: str) -> list[str]:
+    try:
+        check_block(registry, block, where)
+    except UserError as error:
+        return [str(error)]
+    return []
 
 
 def _component_mistakes(options: TrainOptions | TestOptions, setting: Setting) -> Iterator[str]:
@@ -44,6 +56,8 @@ def check_block(registry: Registry, block: Mapping[str, Any], where: str) -> Non
     """Raise UserError for an unknown name, an unknown or mistyped keyword, and one that is missing."""
     if registry.kind == "network" and block["type"] not in registry:
         return  # a network of another package, which building it looks up
+    if registry.kind == "optimizer" and block["type"] not in registry:
+        register_from_libraries(block["type"], where)
     keywords = registry.keywords(block, where)
     for key, parameter in inspect.signature(registry.get(block["type"])).parameters.items():
         is_variadic = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)

@@ -4,7 +4,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError
@@ -14,9 +14,19 @@ import mambair.losses
 import mambair.metrics
 import mambair.models.gan_model
 import mambair.models.real_sr_model  # noqa: F401  (all of these register what they hold)
-from mambair.models.optimizers import OPTIMIZERS
-from mambair.models.schedules import SCHEDULES
-from mambair.registry import ARCHS, DATASETS, LOSSES, METRICS, MODELS, Registry
+from mambair.registry import (
+    ARCHS,
+    AUGMENTATIONS,
+    DATASETS,
+    DEGRADATIONS,
+    LOSSES,
+    METRICS,
+    MODELS,
+    OPTIMIZERS,
+    SCHEDULERS,
+    Registry,
+    type_hints,
+)
 
 PROGRAM_ARGUMENTS = {"self", "groups", "params", "optimizer", "image", "reference", "img", "img2"}
 """Arguments of components that the program passes, and no option file."""
@@ -61,7 +71,8 @@ class ComponentEntry:
 
 def registries() -> dict[str, Registry]:
     """All registries by kind, filled."""
-    found = (ARCHS, DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS, SCHEDULES)
+    found: list[Registry] = [ARCHS, DATASETS, LOSSES, METRICS, MODELS, OPTIMIZERS, SCHEDULERS, AUGMENTATIONS]
+    found.append(DEGRADATIONS)
     return {registry.kind: registry for registry in found}
 
 
@@ -69,7 +80,7 @@ def describe_component(registry: Registry, name: str) -> ComponentEntry:
     """What a registered class or function takes, and says of itself."""
     kind, entry = registry.kind, registry.get(name)
     parameters = inspect.signature(entry).parameters
-    hints = get_type_hints(entry.__init__ if inspect.isclass(entry) else entry)
+    hints = type_hints(entry)
     notes = documented_arguments(entry)
     keywords = []
     for key, parameter in parameters.items():

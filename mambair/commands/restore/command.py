@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mambair.commands.arguments import add_model_arguments, quality_argument
+from mambair.commands.arguments import add_model_arguments, load_named_plugins, quality_argument
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
 from mambair.commands.restore.inputs import SAME_FORMAT, plan_jobs
 from mambair.commands.restore.outcome import Outcome
@@ -102,6 +102,7 @@ def load_restorer(arguments: argparse.Namespace) -> "Restorer":
     # take from each other and from other programs what they need to go on: on two cores that others wanted too (load
     # 5 to 7), a 512x512 photo in tiles of 128 pixels took 132 s of computing in place of 22.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    load_named_plugins(arguments, show_traceback=arguments.debug)
     # Imports PyTorch, which takes seconds: what is wrong with paths and weights has been said by now.
     from mambair.inference.restorer import load_model
 

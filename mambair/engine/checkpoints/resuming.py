@@ -17,6 +17,7 @@ from mambair.engine.checkpoints.position import Position
 from mambair.errors import UserError
 from mambair.models.base_model import TrainableModel
 from mambair.options import TrainOptions
+from mambair.options.plugins import loaded_plugins
 from mambair.runtime.distributed import ProcessGroup, broadcast_object, is_main_process
 from mambair.runtime.seeding import set_rng_state
 
@@ -109,13 +110,19 @@ def continue_options(options: TrainOptions, start: Start) -> TrainOptions:
             options.manual_seed,
             plan["manual_seed"],
         )
+    for name, checksum in plan.get("plugins", {}).items():
+        now = {plugin.name: plugin.sha256 for plugin in loaded_plugins()}.get(name)
+        if now != checksum:
+            what = "has not been loaded" if now is None else "has changed since"
+            logger.warning("the checkpoint was made with the plug-in %s, which %s; its copy is in plugins/", name, what)
     return options.model_copy(update=changes)
 
 
 def batch_plan(options: TrainOptions, group: ProcessGroup) -> dict[str, Any]:
-    """What a checkpoint must know to go on with the same samples: the seed and what the total batch is made of."""
+    """What a checkpoint must know to go on alike: the seed, what the total batch is made of, and the plug-ins."""
     num_gpu = group.world_size if options.num_gpu == "auto" else options.num_gpu
-    return {"manual_seed": options.manual_seed, "num_gpu": num_gpu}
+    plugins = {plugin.name: plugin.sha256 for plugin in loaded_plugins()}
+    return {"manual_seed": options.manual_seed, "num_gpu": num_gpu} | ({"plugins": plugins} if plugins else {})
 
 
 def go_on_from(start: Start, model: TrainableModel, stepper: KeepsState, group: ProcessGroup) -> Position:

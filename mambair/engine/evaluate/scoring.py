@@ -38,17 +38,48 @@ def build_metrics(blocks: Mapping[str, Mapping[str, Any]], where: Callable[[str]
     metrics = []
     for name, block in blocks.items():
         place = where(f"val.metrics.{name}")
-        keywords = METRICS.keywords(block, place)
         function = METRICS.get(block["type"], place)
+        direction = _direction(function, block, place)
+        own = {key: value for key, value in block.items() if not (key == "better" and direction)}
+        keywords = METRICS.keywords(own, place, given=(*OURS, *BASICSRS))
+        parameters = inspect.signature(function).parameters
+        call = partial(function, **keywords)
         metrics.append(
             Metric(
                 name,
-                partial(function, **keywords),
-                needs_reference="reference" in inspect.signature(function).parameters,
-                higher_is_better=function.higher_is_better,
+                partial(call_as_basicsr, call) if BASICSRS[0] in parameters else call,
+                needs_reference=any(key in parameters for key in (OURS[1], BASICSRS[1])),
+                higher_is_better=direction.get("higher", getattr(function, "higher_is_better", True)),
             )
         )
     return metrics
+
+
+OURS = ("image", "reference")
+"""What the functions call the restored image and its ground truth."""
+BASICSRS = ("img", "img2")
+"""The same in BasicSR, whose images are BGR."""
+
+
+def call_as_basicsr(function: Callable[..., float], image: np.ndarray, reference: np.ndarray | None = None) -> float:
+    """Call a metric with BasicSR's arguments: uint8 images (H, W, C), BGR."""
+    images = {BASICSRS[0]: image} if reference is None else {BASICSRS[0]: image, BASICSRS[1]: reference}
+    return function(**{key: np.ascontiguousarray(value[:, :, ::-1]) for key, value in images.items()})
+
+
+def _direction(function: Any, block: Mapping[str, Any], place: str) -> dict[str, bool]:
+    """{"higher": ...} where the option file must say which way is better; {} where the metric does itself.
+
+    Raises UserError where neither does.
+    """
+    if isinstance(getattr(function, "higher_is_better", None), bool):
+        return {}
+    if block.get("better") not in ("higher", "lower"):
+        raise UserError(
+            f"{place}: it is not known which way {block['type']} is better; write better: higher or better: lower, or "
+            "register it with METRICS.register(higher_is_better=...)"
+        )
+    return {"higher": block["better"] == "higher"}
 
 
 @dataclass

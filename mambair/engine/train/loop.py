@@ -102,8 +102,9 @@ class Trainer:
                 self._iterate(stop)
                 if not self._save_and_validate(stop):
                     return self._stopped(stop)
-        if is_main_process():
-            self._write("the latest weights", lambda: save_weights(self.checkpoints, self.model, LATEST))
+        with self.model.judging():
+            if is_main_process():
+                self._write("the latest weights", lambda: save_weights(self.checkpoints, self.model, LATEST))
         return 0
 
     def _iterate(self, stop: StopRequest) -> None:
@@ -159,8 +160,10 @@ class Trainer:
                 logger.error("the validation at iteration %d is left out: %s", self.position.iteration, error)
                 is_best = False
         self.position.validation_pending = False
-        if is_best and is_main_process():
-            self._write("the best weights", lambda: save_weights(self.checkpoints, self.model, BEST))
+        if is_best:
+            with self.model.judging():
+                if is_main_process():
+                    self._write("the best weights", lambda: save_weights(self.checkpoints, self.model, BEST))
         return True
 
     def _log(self, result: StepResult) -> None:
@@ -179,6 +182,10 @@ class Trainer:
 
         Raises NonFiniteError rather than write weights that nothing can go on from in the place of older ones.
         """
+        with self.model.judging():
+            self._save_judged()
+
+    def _save_judged(self) -> None:
         iteration = self.position.iteration
         if bad := [name for name, network in self.model.networks.items() if not has_finite_weights(network)]:
             raise NonFiniteError(

@@ -112,7 +112,8 @@ class GraphedPasses:
 
     def run(self, phase: Phase, batch: Batch, weight: float, last: bool) -> tuple[Losses, Tensor]:
         """As `PlainPasses.run`."""
-        key = (weight, *((name, value.shape) for name, value in batch.items() if isinstance(value, Tensor)))
+        shapes = ((name, value.shape) for name, value in batch.items() if isinstance(value, Tensor))
+        key = (weight, phase.variant, *shapes)
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             if key in self._graphs:
@@ -145,7 +146,7 @@ class GraphedPasses:
                 f"a CUDA graph of the training step could not be captured ({reason}); set train: cuda_graph: false"
             ) from error
         self._graphs[key] = graph
-        logger.debug("captured a CUDA graph for batches of %s", [shape for _, shape in key[1:]])
+        logger.debug("captured a CUDA graph for batches of %s", [shape for _, shape in key[2:]])
         return graph
 
 

@@ -25,15 +25,17 @@ from mambair.engine.train.passes import GraphedPasses, graph_refusal
 from mambair.engine.train.run_log import EarlyLines, log_beginning, log_end, write_failure
 from mambair.engine.train.step import Stepper
 from mambair.engine.train.trackers import TensorBoardTracker, Tracker, WandbTracker, check_wandb
+from mambair.engine.train.trial import has_foreign_parts, try_metrics, try_model
 from mambair.engine.train.validation import RunValidation
 from mambair.errors import UserError
 from mambair.models.base_model import TrainableModel
 from mambair.options import TrainOptions, dump_options
+from mambair.options.plugins import loaded_plugins
 from mambair.registry import MODELS
 from mambair.runtime.devices import select_device
 from mambair.runtime.distributed import ProcessGroup, from_first_process, is_main_process
 from mambair.runtime.log_setup import setup_logging
-from mambair.runtime.run_folders import RunFolders, prepare_experiment_folder, save_options
+from mambair.runtime.run_folders import RunFolders, prepare_experiment_folder, save_copies, save_options
 from mambair.runtime.seeding import seed_everything
 
 logger = logging.getLogger(__name__)
@@ -62,9 +64,10 @@ class TrainingRun:
         check_wandb(options.logger.wandb.project)
         self.start: Start = find_start(options, auto_resume)
         self.options = options = continue_options(options, self.start)
-        self.model: TrainableModel = MODELS.get(options.model_type, options.where("model_type")).from_options(
+        self.model: TrainableModel = MODELS.named(options.model_type, options.where("model_type")).from_options(
             options, device
         )
+        try_model(self.model, options)
         self.loader: TrainLoader = build_train_loader(options, group, self.start.iteration)
         self.validation = self._build_validation()
         self.stepper = Stepper(
@@ -83,6 +86,8 @@ class TrainingRun:
         refusal = graph_refusal(self.model, self.model.phases(self.start.iteration))
         if train.cuda_graph is True and refusal is not None:
             raise UserError(f"{self.options.where('train.cuda_graph')}: {refusal}; set it to auto or false")
+        if train.cuda_graph == "auto" and has_foreign_parts(self.options):
+            return False
         return refusal is None and train.cuda_graph is not False
 
     def _use_compile(self) -> bool:
@@ -97,9 +102,11 @@ class TrainingRun:
         val = self.options.val
         if val is None or val.val_freq is None:
             return None
+        metrics = build_metrics(val.metrics, self.options.where)
+        try_metrics(metrics, self.options)
         return RunValidation(
             build_val_datasets(self.options, check=self.group.rank == 0),
-            build_metrics(val.metrics, self.options.where),
+            sorted(metrics, key=lambda metric: metric.name != val.best),  # the first one picks the best weights
             self.group,
             show_progress=val.pbar,
         )
@@ -170,6 +177,8 @@ class TrainingRun:
             if inside:
                 set_aside_newer(CheckpointFolders(folders.models, folders.training_states), self.start.iteration)
             save_options(folders.root, Path(options.source.file), dump_options(options))
+            files = [plugin.path for plugin in loaded_plugins() if plugin.is_file and plugin.path is not None]
+            save_copies(folders.root / "plugins", files)
             return folders
 
         return from_first_process(make)

@@ -114,7 +114,10 @@ class Stepper:
         """
         iteration, micro_batches = loaded.iteration, loaded.micro_batches
         batches = [
-            self.model.prepare(batch.content, preparation_rng(self.seed, batch.first_draw)) for batch in micro_batches
+            self.model.prepare(
+                {**batch.content, "iteration": iteration}, preparation_rng(self.seed, batch.first_draw)
+            )
+            for batch in micro_batches
         ]
         result = StepResult({}, {}, {})
         for number, phase in enumerate(self.model.phases(iteration)):

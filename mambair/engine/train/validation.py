@@ -29,7 +29,7 @@ class RunValidation:
 
     Args:
         datasets: by name.
-        metrics: the first one on the first data set decides which weights are the best.
+        metrics: the first one (val.best) on the first data set decides which weights are the best.
         group: this process among those of the run.
         visualization: folder for restored images, None to write none.
         trackers: where curves and pictures go; only the first process has any.

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mambair.data.loaders import LoadedBatch, LoadedStep
 from mambair.engine.train.step import NonFiniteError, Stepper
-from mambair.losses import L1Loss
+from mambair.losses import L1Loss, LossTerm
 from mambair.models.optimizers import ScheduledOptimizer
 from mambair.models.restoration_model import RestorationModel
 from mambair.runtime.distributed import ProcessGroup
@@ -92,7 +92,7 @@ def test_non_finite_gradient_of_a_finite_loss_is_noticed() -> None:
             return (prediction * 0).abs().sqrt().mean()
 
     model = make_model()
-    model.losses = {"l_pix": RootLoss()}
+    model.losses = {"l_pix": LossTerm(RootLoss())}
     with pytest.raises(NonFiniteError, match=r"iteration 1: the gradient norm is not finite; files .* photo_0\.png"):
         Stepper(model, ProcessGroup(), seed=0).step(make_step(2), stop=False)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from mambair.models.mixing import MixUp
+from mambair.data.augmentations import MixUp
 
 
 def test_lq_and_gt_are_blended_alike_and_repeatably() -> None:
