@@ -142,6 +142,42 @@ def test_the_words_of_subtitles_are_kept(tmp_path: Path) -> None:
     assert said == [(100, 400, b"Hello"), (600, 300, b"World")]
 
 
+def subtitles_of(path: Path) -> list[tuple]:
+    with av.open(str(path)) as reader:
+        (stream,) = reader.streams.subtitles
+        packets = [packet for packet in reader.demux(stream) if packet.size]
+        return [(stream.codec_context.name, stream.language, float(p.pts * p.time_base), bytes(p)) for p in packets]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_subtitles_of_mp4_are_kept(suffix: str, tmp_path: Path) -> None:
+    """Matroska has no place for MP4's kind: there they become SubRip."""
+    pictures = Made().write(tmp_path / "pictures.mp4", grays(10))
+    said = [(0, ""), (100, "Hallö"), (400, ""), (600, "two\nlines")]
+    with av.open(str(pictures)) as reader, av.open(str(tmp_path / "in.mp4"), "w") as writer:
+        video = writer.add_stream_from_template(reader.streams[0], opaque=True)
+        stream = writer.add_mux_stream("mov_text", time_base=Fraction(1, 1000))
+        stream.metadata["language"] = "ger"
+        for packet in reader.demux():
+            if packet.size:
+                packet.stream = video
+                writer.mux(packet)
+        for start, text in said:
+            words = text.encode()
+            packet = av.Packet(2 + len(words))
+            packet.update(len(words).to_bytes(2, "big") + words)
+            packet.pts, packet.dts, packet.duration, packet.time_base = start, start, 200, Fraction(1, 1000)
+            packet.stream = stream
+            writer.mux(packet)
+    assert restored(tmp_path / "in.mp4", tmp_path / f"out{suffix}") == []
+    wanted = [part for part in subtitles_of(tmp_path / "in.mp4") if any(part[3][2:])]
+    found = [part for part in subtitles_of(tmp_path / f"out{suffix}") if any(part[3][2:])]
+    assert len(wanted) == 2
+    if suffix == ".mkv":
+        wanted = [("srt", language, start, words[2:]) for _, language, start, words in wanted]
+    assert found == wanted
+
+
 def test_attachments_and_covers_are_kept(tmp_path: Path) -> None:
     restored(film(tmp_path / "in.mkv", Parts(attachments=True)), tmp_path / "out.mkv")
     with av.open(str(tmp_path / "out.mkv")) as reader:

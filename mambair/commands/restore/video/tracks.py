@@ -1,10 +1,11 @@
-"""What else is in a video's file: sound, subtitles, pictures, attachments, chapters and tags, copied as they are."""
+"""What else is in a video's file: sound, subtitles, pictures, attachments, chapters and tags, copied."""
 
 import io
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mambair.commands.restore.video.subtitles import add_subrip, as_subrip, can_become_subrip
 from mambair.errors import UserError
 
 if TYPE_CHECKING:
@@ -157,8 +158,10 @@ class Tracks:
             return
         if packet.dts is not None:
             self._put_in_order(packet)
-        packet.stream = copy
-        self.writer.mux(packet)
+        written = as_subrip(packet) if can_become_subrip(packet.stream, self.writer) else packet
+        if written is not None:
+            written.stream = copy
+            self.writer.mux(written)
 
     def _put_in_order(self, packet: "av.Packet") -> None:
         """Packets that go back in time end a file; those of damaged recordings do."""
@@ -193,7 +196,10 @@ class Tracks:
 
 
 def _copied(writer: "av.container.OutputContainer", stream: "Stream") -> "Stream":
-    copy = writer.add_stream_from_template(stream, opaque=True)
+    if can_become_subrip(stream, writer):
+        copy = add_subrip(writer, stream)
+    else:
+        copy = writer.add_stream_from_template(stream, opaque=True)
     copy.metadata.update(tags_of(stream.metadata))
     _set_disposition(copy, stream)
     return copy
