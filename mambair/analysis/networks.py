@@ -63,7 +63,7 @@ def sample_crops(
         paths = list_images(folder)
         if not paths:
             raise UserError(f"{folder}: holds no images")
-        photos = [read_image(path, "color", allow_gray=True) for path in paths[:count]]
+        photos = [read_image(path, "color") for path in paths[:count]]
     crops = []
     for index in range(count):
         photo = photos[index % len(photos)]

@@ -5,6 +5,7 @@ import functools
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from PIL import Image
 
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
-from mambair.imaging.photo import Photo, read_photo, write_photo
+from mambair.imaging.photo import read_photo, write_photo
 from mambair.imaging.pixels import to_uint8
 from mambair.runtime.log_setup import console, setup_logging
 from mambair.weights.sources import cache_folder, find_weights, shipped_weights
@@ -111,7 +112,7 @@ def restore_file(source: str, restorer: "Restorer", folder: Path) -> tuple[Image
     # A folder for each result: photos of one name, from two pages, are as many downloads.
     folder.mkdir(parents=True, exist_ok=True)
     target = Path(tempfile.mkdtemp(dir=folder)) / f"{Path(source).stem}_restored.png"
-    write_photo(target, Photo(restored, photo.icc_profile, photo.exif))
+    write_photo(target, replace(photo, pixels=restored, further=(), animation=None))
     after = _for_screen(restored)
     before = _for_screen(photo.pixels).resize(after.size, Image.Resampling.BICUBIC)
     sizes = " to ".join(f"{pixels.shape[1]} x {pixels.shape[0]}" for pixels in (photo.pixels, restored))

@@ -52,9 +52,9 @@ class ImageEntry:
         """What messages call the image."""
         return str(self.source.root / self.key)
 
-    def read(self, mode: ColorMode, allow_gray: bool = False) -> np.ndarray:
+    def read(self, mode: ColorMode) -> np.ndarray:
         """The decoded image, HxWxC, as `mambair.imaging.files.decode_image` gives it."""
-        return decode_image(self.source.read_bytes(self.key), mode, name=self.path, allow_gray=allow_gray)
+        return decode_image(self.source.read_bytes(self.key), mode, name=self.path)
 
     def header(self) -> ImageHeader:
         """Size and channels without decoding."""

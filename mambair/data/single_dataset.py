@@ -36,5 +36,5 @@ class SingleImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> LowQualitySample:
         entry = self.entries[index]
-        lq = self.to_tensor(entry.read(self.mode, allow_gray=True))
+        lq = self.to_tensor(entry.read(self.mode))
         return LowQualitySample(lq=lq, lq_path=entry.path)

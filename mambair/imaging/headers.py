@@ -8,18 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin  # noqa: F401 (registers WEBP)
+from PIL import Image, UnidentifiedImageError
 
 from mambair.errors import UserError
+from mambair.imaging import ifd, png, pnm
+from mambair.imaging.containers import jpeg_precision
+from mambair.imaging.exif import orientation_of
+from mambair.imaging.names import printable
+from mambair.imaging.optional_formats import openable
+from mambair.imaging.tiff import first_page
+
+__all__ = ["ImageHeader", "max_pixels", "parse_header", "printable", "read_header", "read_image_size", "unreadable"]
 
 MAX_PIXELS_VARIABLE = "MAMBAIR_MAX_PIXELS"
 DEFAULT_MAX_PIXELS = 2**27
+_HEAD_BYTES = 2**18
 
-# Pillow's many other formats are rare among photos, and their readers less tried by damaged files.
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
-_EXIF_ORIENTATION = 274
-_PLANAR_CONFIGURATION, _SEPARATE = 284, 2
-_CHANNELS = {"1": 1, "L": 1, "I": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "F": 1, "LA": 2, "RGBA": 4, "PA": 4}
+_CHANNELS = {"1": 1, "L": 1, "I": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "F": 1, "LA": 2, "La": 2}
+_CHANNELS |= {"RGBA": 4, "RGBa": 4, "PA": 4}
 
 
 @dataclass(frozen=True)
@@ -35,15 +41,11 @@ class ImageHeader:
     format: str
     """Pillow's name of the format, such as PNG or JPEG."""
     orientation: int
-    """EXIF orientation that remains to be applied to what OpenCV decodes, 1 to 8."""
-    separate_planes: bool = False
-    """Whether this is a TIFF whose channels follow each other; OpenCV mixes them up if they have 16 bits."""
-
-
-def printable(path: str | Path) -> str:
-    """A path as one line of an error message: quoted and escaped if it has newlines or other control characters."""
-    text = str(path)
-    return text if text.isprintable() else repr(text)
+    """EXIF orientation that remains to be applied to the stored pixels, 1 to 8."""
+    depth: int = 8
+    """Bits per channel."""
+    frames: int | None = 1
+    """Of an animation; None where only decoding tells."""
 
 
 def max_pixels() -> int:
@@ -73,22 +75,21 @@ def parse_header(data: bytes, name: str | Path) -> ImageHeader:
     return _read_header(io.BytesIO(data), name)
 
 
-# What Pillow raises on damaged headers, besides its own UnidentifiedImageError.
-_DAMAGE = (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, LookupError, TypeError, struct.error)
+# What damaged headers lead to, in Pillow and in the readers here.
+DAMAGE = (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, LookupError, TypeError, struct.error)
 
 
 def _read_header(stream: IO[bytes], name: str | Path) -> ImageHeader:
     limit = max_pixels()
     try:
-        with Image.open(stream, formats=_FORMATS) as image:
-            header = _describe(image)
+        header = _parse(stream)
     except Image.DecompressionBombError as error:
         found = re.search(r"\d+", str(error))
         raise _too_many_pixels(name, found.group() if found else "too many") from error
     except UnidentifiedImageError as error:
         stream.seek(0)
-        raise UserError(f"{printable(name)}: {_what_else(stream.read(12))}") from error
-    except _DAMAGE as error:
+        raise UserError(f"{printable(name)}: {_what_else(stream.read(_HEAD_BYTES))}") from error
+    except DAMAGE as error:
         reason = printable(str(error))
         raise UserError(f"{printable(name)}: damaged image header ({reason}); replace or remove it") from error
     if header.width * header.height > limit:
@@ -96,34 +97,58 @@ def _read_header(stream: IO[bytes], name: str | Path) -> ImageHeader:
     return header
 
 
+def _parse(stream: IO[bytes]) -> ImageHeader:
+    """By the file's first bytes, whatever its name."""
+    head = stream.read(16)
+    stream.seek(0)
+    if head.startswith(png.SIGNATURE):
+        found = png.read_png_header(stream)
+        orientation = 1 if found.exif is None else orientation_of(found.exif)
+        return _turned(found.height, found.width, found.channels, "PNG", orientation, found.depth, found.frames)
+    if pnm.is_pnm(head):
+        plain = pnm.read_pnm_header(stream.read(pnm.HEADER_BYTES))
+        return ImageHeader(plain.height, plain.width, plain.channels, "PPM", 1, 8 if plain.largest <= 255 else 16)
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return _describe_tiff(stream)
+    with Image.open(stream, formats=openable()) as image:
+        return _describe(image)
+
+
+def _turned(
+    height: int, width: int, channels: int, kind: str, orientation: int, depth: int, frames: int | None = 1
+) -> ImageHeader:
+    if orientation >= 5:
+        height, width = width, height
+    return ImageHeader(height, width, channels, kind, orientation, depth, frames)
+
+
+def _describe_tiff(stream: IO[bytes]) -> ImageHeader:
+    page = first_page(stream)
+    height, width = page.size
+    if not height or not width:
+        raise ifd.Damaged("it states no size")
+    return _turned(height, width, page.channels, "TIFF", page.orientation, page.bits)
+
+
 def _describe(image: Image.Image) -> ImageHeader:
-    width, height = image.size
-    orientation, separate = 1, False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        # OpenCV turns TIFF images itself, whatever it is told; versions of Pillow differ in what `size` is.
-        width, height = image.tag_v2[256], image.tag_v2[257]
-        turned = image.tag_v2.get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-        separate = image.tag_v2.get(_PLANAR_CONFIGURATION) == _SEPARATE
-    else:
-        # A PNG's EXIF block can follow the pixels: asking for it then would decode them.
-        tagged = "exif" in image.info
-        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if tagged else 1
-        orientation = orientation if orientation in range(1, 9) else 1
-        turned = orientation >= 5
+    block = image.info.get("exif", b"")
+    orientation = orientation_of(block.removeprefix(b"Exif\0\0"))
     channels = _CHANNELS.get(image.mode, 3)
     if image.mode == "P" and "transparency" in image.info:
         channels = 4
-    if turned:
-        width, height = height, width
-    return ImageHeader(height, width, channels, image.format or "", orientation, separate)
+    return _turned(image.height, image.width, channels, image.format or "", orientation, 8, None)
 
 
 def _what_else(head: bytes) -> str:
-    """What a file that Pillow does not identify may be, and what to do, by its first 12 bytes."""
+    """What a file that no reader knows may be, and what to do, by its first bytes."""
+    if head[:2] == b"\xff\xd8" and jpeg_precision(head) != 8:
+        return f"a JPEG of {jpeg_precision(head)} bits, which is not read; save it as PNG or TIFF of 16 bits"
+    if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+        return "a HEIC photo; to read those: pip install 'mambair[heic]', or save it as JPEG or PNG"
+    if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
+        return "an AVIF image that is damaged, or needs Pillow 11.3 or later; save it as JPEG or PNG"
     if head[4:8] == b"ftyp":
-        return "a HEIC or AVIF image, or a video, which are not read as images; save it as JPEG or PNG"
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "a damaged TIFF, or one of floats or another rare kind; save it with 8 or 16 bits per channel"
+        return "a video, or a kind of HEIC or AVIF image that is not read; save it as JPEG or PNG"
     return "not an image, or a damaged one; replace or remove it"
 
 

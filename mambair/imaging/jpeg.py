@@ -19,5 +19,5 @@ def jpeg_compress(image: np.ndarray, quality: int) -> np.ndarray:
     if not written:
         raise ValueError(f"OpenCV cannot compress an image of shape {image.shape} as JPEG")
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)
-    assert decoded is not None, "OpenCV reads what it has just written"
+    assert decoded is not None, "OpenCV reads what it wrote"
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB) if color else decoded[:, :, None]

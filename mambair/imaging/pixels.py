@@ -16,3 +16,10 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         return image
     return np.rint(np.clip(to_float(image, np.float64), 0, 1) * 255).astype(np.uint8)
+
+
+def unassociated(color: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours (H, W, C) divided by their alpha (H, W, 1) of the same integer type; black where that is 0."""
+    white = np.iinfo(color.dtype).max
+    divided = np.divide(color * np.float64(white), alpha, out=np.zeros(color.shape), where=alpha > 0)
+    return np.rint(np.minimum(divided, white)).astype(color.dtype)

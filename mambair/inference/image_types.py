@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from mambair.errors import UserError
-from mambair.imaging.photo import to_plain_mode
+from mambair.imaging.decoding import to_plain_mode
 from mambair.imaging.pixels import to_float
 
 # Float images are in [0, 1]; sharpening filters and interpolation overshoot by less than this.

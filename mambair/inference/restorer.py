@@ -13,6 +13,7 @@ from torch import nn
 
 from mambair.archs.network import traits_of
 from mambair.errors import UserError
+from mambair.inference.edges import bled, within_neighbours
 from mambair.inference.ensemble import self_ensemble
 from mambair.inference.graphs import GraphedForward
 from mambair.inference.image_types import group_by_size, joined, unpack_image
@@ -113,14 +114,31 @@ class Restorer:
     def _restore_planes(self, planes: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) with C from 1 to 4 -> (B, C, s*H, s*W) clipped to [0, 1]."""
         if planes.shape[1] in (GRAY, COLOR):
-            return self._restore_channels(planes)
-        return torch.cat([self._restore_channels(planes[:, :-1]), self._restore_alpha(planes[:, -1:])], dim=1)
+            return self._restore_colors(planes)
+        colors, alpha = planes[:, :-1], planes[:, -1:]
+        return torch.cat([self._restore_colors(bled(colors, alpha)), self._restore_alpha(alpha)], dim=1)
 
     def _restore_alpha(self, alpha: torch.Tensor) -> torch.Tensor:
         """(B, 1, H, W) -> (B, 1, s*H, s*W); a constant alpha (mostly: opaque) stays exactly what it is."""
         if (alpha == alpha[:, :, :1, :1]).all():
             return alpha[:, :, :1, :1].expand(-1, -1, alpha.shape[2] * self.scale, alpha.shape[3] * self.scale)
-        return self._restore_channels(alpha)
+        return within_neighbours(self._restore_channels(alpha), alpha)
+
+    def _restore_colors(self, planes: torch.Tensor) -> torch.Tensor:
+        """Gray or RGB (B, C, H, W) -> (B, C, s*H, s*W); RGB whose channels are equal is treated as the gray it is.
+
+        Masks, all of them black and white, get no stray values.
+        """
+        restored = self._restore_channels(planes)
+        is_gray = (planes == planes[:, :1]).flatten(1).all(dim=1)  # (B,)
+        if planes.shape[1] == COLOR and is_gray.any():
+            means = restored.mean(dim=1, keepdim=True).expand_as(restored)
+            restored = torch.where(is_gray.to(restored.device)[:, None, None, None], means, restored)
+        is_mask = is_gray & ((planes == 0) | (planes == 1)).flatten(1).all(dim=1)
+        if is_mask.any():
+            clean = within_neighbours(restored, planes)
+            restored = torch.where(is_mask.to(restored.device)[:, None, None, None], clean, restored)
+        return restored
 
     def _restore_channels(self, planes: torch.Tensor) -> torch.Tensor:
         """Gray or RGB (B, C, H, W) through a network of either kind -> (B, C, s*H, s*W) clipped to [0, 1]."""
@@ -132,6 +150,11 @@ class Restorer:
             restored = restored.reshape(batch, channels, *restored.shape[2:])
         else:
             restored = self._restore_batch(planes)
+        if not restored.isfinite().all():
+            raise UserError(
+                "the network's result holds NaN or infinite values"
+                + ("; fp16 does not suffice for it, use --amp bf16 or none" if self._autocast == torch.float16 else "")
+            )
         return restored.clamp(0, 1)
 
     def _restore_batch(self, lq: torch.Tensor) -> torch.Tensor:

@@ -92,11 +92,9 @@ def test_depth_alpha_and_palette(tmp_path: Path) -> None:
     assert read_image_size(tmp_path / "palette.png") == (40, 60, 3)
 
 
-def test_gray_where_colour_is_expected(tmp_path: Path) -> None:
+def test_gray_where_colour_is_expected_has_three_equal_channels(tmp_path: Path) -> None:
     write_image(tmp_path / "gray.png", PHOTO[..., :1])
-    with pytest.raises(UserError, match=r"gray\.png: is a gray image where colour is expected"):
-        read_image(tmp_path / "gray.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "gray.png", allow_gray=True), PHOTO[..., [0, 0, 0]])
+    np.testing.assert_array_equal(read_image(tmp_path / "gray.png"), PHOTO[..., [0, 0, 0]])
     np.testing.assert_array_equal(read_image(tmp_path / "gray.png", "gray"), PHOTO[..., :1])
     assert read_image_size(tmp_path / "gray.png") == (40, 60, 1)
 
@@ -142,13 +140,13 @@ def test_damaged_files_give_an_image_or_a_message(data: bytes, edits: list, mode
         position = int(place * len(data))
         data = data[:position] + inserted + data[position + removed :]
     try:
-        image = decode_image(data, mode, name="photo", allow_gray=True)
+        image = decode_image(data, mode, name="photo")
     except UserError as error:
         assert str(error).startswith("photo: ")
         assert "\n" not in str(error)
     else:
         assert image.dtype in (np.uint8, np.uint16)
-        assert image.shape[2] in {"color": (3,), "gray": (1,), "y": (1,), "unchanged": (1, 3, 4)}[mode]
+        assert image.shape[2] in {"color": (3,), "gray": (1,), "y": (1,), "unchanged": (1, 2, 3, 4)}[mode]
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

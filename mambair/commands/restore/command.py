@@ -74,17 +74,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup_logging(None, 0, arguments.debug)
     # Pillow's on odd tags, with lines of its source; what is wrong with a file's pixels is an error and reported.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-    jobs, failures = plan_jobs(arguments.paths, arguments.output, arguments.format, sys.stdin)
-    results = Results.of_run(arguments.paths, arguments.output, jobs)
-    jobs, skipped = results.split_finished(jobs, skip_existing=arguments.skip_existing, overwrite=arguments.overwrite)
+    plan = plan_jobs(arguments.paths, arguments.output, arguments.format, sys.stdin)
+    results = Results.of_run(arguments.paths, arguments.output, plan.jobs)
+    jobs, skipped = results.split_finished(
+        plan.jobs, skip_existing=arguments.skip_existing, overwrite=arguments.overwrite
+    )
     outcome = Outcome(
         keep_others=arguments.skip_existing,
         on_success=lambda job: results.add(job.target),
         skipped=skipped,
-        failures=failures,
+        failures=plan.failures,
     )
-    for failure in failures:
+    for failure in plan.failures:
         logger.error("%s: %s", failure.path, failure.reason)
+    for why, path in plan.left_out:
+        outcome.leave_out(why, path)
     if jobs:
         restorer = load_restorer(arguments)
         make_folder(arguments.output.parent if jobs[0].target == arguments.output else arguments.output)

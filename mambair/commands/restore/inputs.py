@@ -4,25 +4,22 @@ import codecs
 import glob
 import itertools
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from mambair.commands.restore.lists import without_earlier_results
+from mambair.commands.restore.found import READABLE_EXTENSIONS, VIDEO_EXTENSIONS, Search, natural_key
 from mambair.errors import UserError
-from mambair.imaging.files import IMAGE_EXTENSIONS
 from mambair.imaging.headers import printable
+from mambair.imaging.optional_formats import HEIC_EXTENSIONS, HEIC_REMEDY, reads_heic
 from mambair.imaging.photo import PHOTO_EXTENSIONS
-from mambair.runtime.files import TEMPORARY_PREFIX, FileMark
+from mambair.runtime.files import FileMark
 
 STANDARD_INPUT = "-"
 SHOWN_CHARACTERS = 200
 
-READABLE_EXTENSIONS = IMAGE_EXTENSIONS | PHOTO_EXTENSIONS | {".gif"}
-VIDEO_EXTENSIONS = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v"})
 _WRITABLE_VIDEO_EXTENSIONS = frozenset({".mp4", ".mkv", ".mov"})
 
 SAME_FORMAT = "same"
@@ -51,15 +48,18 @@ class Failure:
     reason: str
 
 
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Sort key that puts frame2 before frame10."""
-    parts = re.split(r"(\d+)", str(path))
-    return [(0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part) for part in parts]
+@dataclass(frozen=True)
+class Plan:
+    """What a run is to do."""
+
+    jobs: list[Job]
+    failures: list[Failure]
+    """Paths that lead to nothing, and photos that nothing here can read."""
+    left_out: list[tuple[str, Path]]
+    """(why, path) of files in folders that are not restored."""
 
 
-def plan_jobs(
-    paths: Sequence[str], output: Path, file_format: str, standard_input: TextIO
-) -> tuple[list[Job], list[Failure]]:
+def plan_jobs(paths: Sequence[str], output: Path, file_format: str, standard_input: TextIO) -> Plan:
     """Files behind `paths` with their targets, and the paths that lead to nothing.
 
     Args:
@@ -74,9 +74,10 @@ def plan_jobs(
     """
     found: dict[Path, Path] = {}  # source -> its path below the output folder
     failures = []
+    search = Search(output)
     for text in _expand_standard_input(paths, standard_input):
         try:
-            matches = dict(_expand(text, output))
+            matches = dict(_expand(text, search))
         except (OSError, ValueError) as error:  # a name that is too long, a folder that may not be looked into
             failures.append(Failure(_shortened(text), getattr(error, "strerror", None) or str(error)))
             continue
@@ -86,13 +87,38 @@ def plan_jobs(
         found |= {source: place for source, place in matches.items() if source.absolute() not in known}
     if not found and not failures:
         raise UserError("nothing to restore: no paths were given on standard input")
+    for folder, why in search.unreadable:
+        failures.append(Failure(printable(folder), f"this folder cannot be listed ({why.strerror or why})"))
+    failures += _take_out_heic(found)
     if _names_a_file(output):
-        return [_named_job(source, output, file_format) for source in _only_source(found, output)], failures
-    return _with_own_targets(found, output, file_format), failures
+        jobs = [_named_job(source, output, file_format) for source in _only_source(found, output)]
+    else:
+        jobs = _with_own_targets(found, output, file_format)
+    return Plan(jobs, failures, search.left_out)
+
+
+def _take_out_heic(found: dict[Path, Path]) -> list[Failure]:
+    """HEIC photos where they cannot be read, as one failure; they are taken out of `found`."""
+    if reads_heic():
+        return []
+    photos = [source for source in found if source.suffix.lower() in HEIC_EXTENSIONS and _is_heif(source)]
+    for source in photos:
+        del found[source]
+    more = f" and {len(photos) - 1} more" if len(photos) > 1 else ""
+    return [Failure(f"{printable(photos[0])}{more}", HEIC_REMEDY)] if photos else []
+
+
+def _is_heif(source: Path) -> bool:
+    """Whether a file is what its name says; JPEG files are called so too."""
+    try:
+        with source.open("rb") as stream:
+            return stream.read(12)[4:8] == b"ftyp"
+    except OSError:
+        return False  # said when it is its turn
 
 
 def _names_a_file(output: Path) -> bool:
-    return output.suffix.lower() in READABLE_EXTENSIONS | VIDEO_EXTENSIONS and not output.is_dir()
+    return output.suffix.lower() in READABLE_EXTENSIONS and not output.is_dir()
 
 
 def _only_source(found: Iterable[Path], output: Path) -> list[Path]:
@@ -165,43 +191,30 @@ def _shortened(text: str) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}... ({len(text)} characters)"
 
 
-def _expand(text: str, output: Path) -> Iterator[tuple[Path, Path]]:
+def _expand(text: str, search: Search) -> Iterator[tuple[Path, Path]]:
     """(file, its path below the output folder) for one path, folder or pattern."""
     path = Path(text)
     if path.is_file():
         yield path, Path(path.name)
     elif path.is_dir():
-        for file in _files_below(path, output):
+        for file in search.below(path):
             yield file, file.relative_to(path)
     elif glob.has_magic(text):
-        yield from _expand_pattern(text, output)
+        yield from _expand_pattern(text, search)
 
 
-def _expand_pattern(text: str, output: Path) -> Iterator[tuple[Path, Path]]:
+def _expand_pattern(text: str, search: Search) -> Iterator[tuple[Path, Path]]:
     """Files that match, with their path below the pattern's fixed part; folders that match are searched too."""
     parts = Path(text).parts
     fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
     matches = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
     for match in sorted(map(Path, matches), key=natural_key):
-        if match.is_file() and _is_restorable(match):
+        if match.is_dir():
+            if "**" not in parts:
+                for file in search.below(match):
+                    yield file, file.relative_to(fixed)
+        elif search.takes(match):
             yield match, match.relative_to(fixed)
-        elif match.is_dir() and "**" not in parts:
-            for file in _files_below(match, output):
-                yield file, file.relative_to(fixed)
-
-
-def _files_below(folder: Path, output: Path) -> list[Path]:
-    """Images and videos in a folder and its subfolders, except for results of an earlier run."""
-    inside = output.resolve() != folder.resolve() and output.resolve().is_relative_to(folder.resolve())
-    files: Iterable[Path] = (file for file in folder.rglob("*") if _is_restorable(file) and file.is_file())
-    if inside:
-        files = (file for file in files if not file.resolve().is_relative_to(output.resolve()))
-    return sorted(without_earlier_results(list(files), folder), key=natural_key)
-
-
-def _is_restorable(path: Path) -> bool:
-    known = path.suffix.lower() in READABLE_EXTENSIONS | VIDEO_EXTENSIONS
-    return known and not path.name.startswith((".", TEMPORARY_PREFIX))
 
 
 def _why_nothing(text: str) -> str:

@@ -13,6 +13,7 @@ from mambair.imaging.headers import printable
 logger = logging.getLogger(__name__)
 
 MILLISECONDS_BELOW = 1.0
+SHOWN_NAMES = 3
 
 
 @dataclass
@@ -61,6 +62,8 @@ class Outcome:
     restored: int = 0
     skipped: int = 0
     failures: list[Failure] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    """Why files in folders are not restored, and which."""
     pace: Pace = field(default_factory=Pace)
     lost: int = 0
     """Files whose results other processes wrote meanwhile; counted among those skipped, or as failures."""
@@ -97,8 +100,14 @@ class Outcome:
         if self.noted[text] == 1:
             logger.warning("%s: %s", printable(job.source), text)
 
+    def leave_out(self, why: str, path: Path) -> None:
+        """Note that a file in a folder is not restored; printed at once the first time, and with the last lines."""
+        if why not in self.left_out:
+            logger.warning("%s: left out: %s", printable(path), why)
+        self.left_out.setdefault(why, []).append(printable(path))
+
     def summary(self, output: Path) -> Iterator[str]:
-        """The last lines of a run: how many, how fast, where, and every file that failed."""
+        """The last lines of a run: how many, how fast, where, what was left out, and every file that failed."""
         parts = [f"restored {self.restored}"]
         if self.skipped:
             parts.append(f"skipped {self.skipped} that existed")
@@ -109,5 +118,8 @@ class Outcome:
         for text, files in self.noted.items():
             if files > 1:
                 yield f"  {files} files: {text}"
+        for why, names in self.left_out.items():
+            more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+            yield f"  left out: {why}: {', '.join(names[:SHOWN_NAMES])}{more}"
         for failure in self.failures:
             yield f"  failed: {failure.path}: {failure.reason}"

@@ -25,8 +25,8 @@ from mambair.commands.restore.inputs import Job
 from mambair.commands.restore.outcome import Outcome, Pace
 from mambair.commands.restore.video import restore_video
 from mambair.errors import UserError
-from mambair.imaging.headers import printable
-from mambair.imaging.photo import Photo, check_channels, read_photo, write_photo
+from mambair.imaging.headers import printable, read_header
+from mambair.imaging.photo import Photo, check_size, encode_photo, fitted, read_photo
 from mambair.imaging.pixels import to_uint8
 from mambair.runtime.files import FileMark, WrittenMeanwhileError, write_unless_changed
 from mambair.runtime.freed_memory import give_back_freed_memory
@@ -41,9 +41,7 @@ T = TypeVar("T")
 # be written take memory: no more of them may than are written at once, and fewer of those that are large.
 READERS, WRITERS = 1, 4
 WAITING_BYTES = 2**29
-
-# 255 * 257 = 65535: the factor between the same grey in 8 and in 16 bits.
-DEEP_FACTOR = 257
+HEADER_THREADS = 16
 
 
 class SpeedColumn(ProgressColumn):
@@ -65,6 +63,27 @@ def make_folder(folder: Path) -> None:
         raise UserError(f"{printable(folder)}: this folder cannot be written to; pass another after -o")
 
 
+def check_headers(jobs: Sequence[Job], scale: int, outcome: Outcome) -> list[Job]:
+    """The jobs that their files' headers promise well; the others go to `outcome`, before any image is restored."""
+
+    def wrong(job: Job) -> str | None:
+        if job.is_video:
+            return None
+        try:
+            header = read_header(job.source)
+            check_size(job.target, header.height * scale, header.width * scale, header.channels)
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
+        reasons = list(pool.map(wrong, jobs))
+    for job, reason in zip(jobs, reasons, strict=True):
+        if reason is not None:
+            outcome.fail(job, reason)
+    return [job for job, reason in zip(jobs, reasons, strict=True) if reason is None]
+
+
 def read_groups(jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome) -> Iterator[list[tuple[Job, Photo]]]:
     """Read photos in order, in groups of at most `batch` of one shape and depth; bad files go to `outcome`.
 
@@ -77,12 +96,10 @@ def read_groups(jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome) ->
             continue
         try:
             photo = read_photo(job.source)
-            check_channels(job.target, photo.pixels.shape[2])  # before the work, not after it
+            photo = fitted(job.target, photo.deepened() if bits == "16" else photo)  # before the work, not after it
         except UserError as error:
             outcome.fail(job, str(error))
             continue
-        if bits == "16" and photo.pixels.dtype == np.uint8:
-            photo = Photo(photo.pixels.astype(np.uint16) * DEEP_FACTOR, photo.icc_profile, photo.exif)
         if group and (len(group) == batch or not _alike(photo, group[0][1])):
             yield group
             group = []
@@ -92,7 +109,8 @@ def read_groups(jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome) ->
 
 
 def _alike(photo: Photo, other: Photo) -> bool:
-    return photo.pixels.shape == other.pixels.shape and photo.pixels.dtype == other.pixels.dtype
+    alone = photo.further or other.further
+    return not alone and photo.pixels.shape == other.pixels.shape and photo.pixels.dtype == other.pixels.dtype
 
 
 def read_ahead(groups: Iterator[T], pool: ThreadPoolExecutor) -> Iterator[T]:
@@ -105,7 +123,7 @@ def read_ahead(groups: Iterator[T], pool: ThreadPoolExecutor) -> Iterator[T]:
 
 def writes_ahead(results: Sequence[tuple[Job, Photo]]) -> int:
     """How many results like these may wait while the network goes on."""
-    largest = max((photo.pixels.nbytes for _, photo in results), default=1)
+    largest = max((sum(image.nbytes for image in photo.images) for _, photo in results), default=1)
     return max(1, min(WRITERS, WAITING_BYTES // largest))
 
 
@@ -114,7 +132,7 @@ def settle(writes: deque[tuple[Job, Future]], outcome: Outcome, allowed: int) ->
     while writes and (len(writes) > allowed or writes[0][1].done()):
         job, write = writes.popleft()
         try:
-            write.result()
+            dropped = write.result()
         except WrittenMeanwhileError:
             outcome.lose(job)
         except UserError as error:
@@ -123,12 +141,19 @@ def settle(writes: deque[tuple[Job, Future]], outcome: Outcome, allowed: int) ->
             outcome.fail(job, f"the result cannot be written to {printable(job.target)} ({error.strerror or error})")
         else:
             outcome.succeed(job)
+            for what in dropped:
+                outcome.note(job, f"left out: {what}")
 
 
-def write_result(job: Job, photo: Photo, quality: int) -> None:
-    """Write a result to its place, unless another process wrote one there meanwhile (WrittenMeanwhileError)."""
+def write_result(job: Job, photo: Photo, quality: int) -> tuple[str, ...]:
+    """Write a result to its place, unless another process wrote one there meanwhile (WrittenMeanwhileError).
+
+    Returns in words what of the photo was left out.
+    """
+    data, dropped = encode_photo(job.target, photo, quality)
     with write_unless_changed(job.target, job.replaces) as temporary:
-        write_photo(temporary, photo, quality)
+        temporary.write_bytes(data)
+    return dropped
 
 
 class RestoreRun:
@@ -148,6 +173,7 @@ class RestoreRun:
         """Restore all jobs; counts, failures and the pace go to `outcome`."""
         outcome.pace = Pace()
         before = outcome.finished
+        jobs = check_headers(jobs, self.restorer.scale, outcome)
         columns = [
             TextColumn("{task.description}"),
             BarColumn(),
@@ -157,7 +183,7 @@ class RestoreRun:
             TimeRemainingColumn(),
         ]
         with Progress(*columns, console=console) as progress:
-            task = progress.add_task("restoring", total=len(jobs), unit="images")
+            task = progress.add_task("restoring", total=len(jobs) + outcome.finished - before, unit="images")
             for is_video, group in itertools.groupby(jobs, key=lambda job: job.is_video):
                 stretch = list(group)
                 if is_video:
@@ -197,18 +223,20 @@ class RestoreRun:
 
     def _restore_group(self, group: Sequence[tuple[Job, Photo]], outcome: Outcome) -> list[tuple[Job, Photo]]:
         """The group's results; none if it cannot be restored."""
+        images = [image for _, photo in group for image in photo.images]
+        results: list[np.ndarray] = []
         try:
-            results = self._restore_images([photo.pixels for _, photo in group], outcome)
+            for start in range(0, len(images), self.batch):
+                results += self._restore_images(images[start : start + self.batch], outcome)
         except UserError as error:
             for job, _ in group:
                 outcome.fail(job, str(error))
             return []
         if self.restorer.device.type == "cpu":
             give_back_freed_memory()  # before its pieces become too small for the next photo's tensors
-        return [
-            (job, Photo(to_uint8(pixels) if self.bits == "8" else pixels, photo.icc_profile, photo.exif))
-            for (job, photo), pixels in zip(group, results, strict=True)
-        ]
+        results = [*map(to_uint8, results)] if self.bits == "8" else results
+        rest = iter(results)
+        return [(job, photo.with_images([*itertools.islice(rest, len(photo.images))])) for job, photo in group]
 
     def _restore_video(self, job: Job, progress: Progress, outcome: Outcome) -> None:
         frames = progress.add_task(job.source.name, total=None, unit="frames")

@@ -113,10 +113,10 @@ def test_the_orientation_is_applied_and_the_profile_kept(tmp_path: Path, x2_weig
 def test_an_interrupted_run_leaves_no_parts_and_resumes(
     photos: Path, tmp_path: Path, x2_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(job, photo, quality) -> None:
+    def interrupted(job, photo, quality) -> tuple[str, ...]:
         if job.target.name == "gray.png":
             raise KeyboardInterrupt
-        write_result(job, photo, quality)
+        return write_result(job, photo, quality)
 
     monkeypatch.setattr("mambair.commands.restore.run.write_result", interrupted)
     common = (photos, "-o", tmp_path / "out", "--weights", x2_weights)

@@ -29,7 +29,8 @@ def photos(tmp_path: Path) -> Path:
 
 
 def plan(paths: list, output: Path = Path("out"), file_format: str = "same", stdin: str = ""):
-    return plan_jobs([str(path) for path in paths], output, file_format, io.StringIO(stdin))
+    found = plan_jobs([str(path) for path in paths], output, file_format, io.StringIO(stdin))
+    return found.jobs, found.failures
 
 
 def targets(jobs) -> list[str]:
@@ -151,5 +152,6 @@ def test_pasted_texts_and_lists_in_other_encodings_end_nothing(photos: Path) -> 
     odd = photos / "caf\udce9.png"  # Latin-1
     odd.touch()
     listed = io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbf" + os.fsencode(odd) + b"\r\ngone.png\r\n"), encoding="utf-8")
-    jobs, failures = plan_jobs(["-"], Path("out"), "same", listed)
+    found = plan_jobs(["-"], Path("out"), "same", listed)
+    jobs, failures = found.jobs, found.failures
     assert [job.source for job in jobs] == [odd] and [failure.path for failure in failures] == ["gone.png"]
