@@ -25,7 +25,6 @@ class Main(Protocol):
     def __call__(self, argv: Sequence[str] | None = None) -> int: ...
 
 
-
 def reports_user_errors(main: Main) -> Main:
     """Let a command's `main(argv) -> exit code` end with one line and code 2 on a UserError, with 130 on Ctrl-C.
 

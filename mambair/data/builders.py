@@ -140,6 +140,7 @@ def find_images(section: DatasetOptions, context: BuildContext) -> FoundImages:
         backend=section.io_backend.type,
         meta_info_files=section.meta_info_file,
         filename_template=section.filename_tmpl,
+        gt_template=section.filename_tmpl_gt,
         where_gt=context.where("dataroot_gt"),
         where_lq=context.where("dataroot_lq"),
     )
@@ -156,7 +157,11 @@ def _entries(section: DatasetOptions, context: BuildContext, key: str, roots: Se
     if not roots:
         raise UserError(f"{context.where()}: key '{key}' is missing; give the folder of images")
     return list_entries(
-        roots, context.where(key), backend=section.io_backend.type, meta_info_files=section.meta_info_file
+        roots,
+        context.where(key),
+        backend=section.io_backend.type,
+        meta_info_files=section.meta_info_file,
+        filename_template=section.filename_tmpl_gt if key == "dataroot_gt" else "{}",
     )
 
 

@@ -12,7 +12,9 @@ from mambair.errors import UserError
 from mambair.imaging.files import IMAGE_EXTENSIONS, ColorMode, decode_image, list_images, read_bytes
 from mambair.imaging.headers import ImageHeader, printable, read_header
 
-_META_LINE = re.compile(r"(?P<name>.*?)(?: \((?P<size>\d+(?:, ?\d+){1,2})\))?(?: \d+)?")
+# A compression level follows a size or an ending: `scan 12` is a name.
+_META_LINE = re.compile(r"(?P<name>.*?)(?: \((?P<size>\d+(?:, ?\d+){1,2})\)(?: \d+)?)?")
+_LEVEL = re.compile(rf"(?P<name>.*({'|'.join(map(re.escape, sorted(IMAGE_EXTENSIONS)))})) \d+", re.IGNORECASE)
 
 
 class ImageSource(Protocol):
@@ -27,8 +29,8 @@ class ImageSource(Protocol):
         """All images, sorted."""
         ...
 
-    def find(self, name: str) -> str | None:
-        """The key of the image whose relative path without extension is `name`; None if there is none."""
+    def called(self, stem: str) -> list[str]:
+        """The keys of all images whose relative path without extension is `stem`, sorted."""
         ...
 
     def read_bytes(self, key: str) -> bytes:
@@ -72,13 +74,12 @@ class FolderSource:
         """Names of the images directly in the folder."""
         return [path.name for path in list_images(self.root)]
 
-    def find(self, name: str) -> str | None:
-        """The file called `name` with any image extension; '.png' wins where there are several."""
-        folder, _, stem = name.rpartition("/")
+    def called(self, stem: str) -> list[str]:
+        """The files called `stem` with any image extension."""
+        folder, _, name = stem.rpartition("/")
         if folder not in self._names:
             self._names[folder] = self._list(folder)
-        candidates = sorted(self._names[folder].get(stem, []), key=lambda file: (not file.endswith(".png"), file))
-        return f"{folder}/{candidates[0]}".lstrip("/") if candidates else None
+        return [f"{folder}/{file}".lstrip("/") for file in sorted(self._names[folder].get(name, []))]
 
     def _list(self, folder: str) -> dict[str, list[str]]:
         names = defaultdict(list)
@@ -101,7 +102,7 @@ class MetaLine:
     """One line of a meta-info file."""
 
     name: str
-    """Relative path, with extension."""
+    """Relative path, with extension, or without where the line leaves it out."""
     size: tuple[int, ...] | None
     """(height, width, channels) or (height, width) if the line states it."""
 
@@ -123,12 +124,13 @@ def check_inside(name: str, where: str) -> str:
 
 def read_meta_info(path: str | Path) -> list[MetaLine]:
     """The lines of a meta-info file: a relative path each, optionally followed by '(height,width,channels)' and
-    a compression level, as BasicSR writes them. Names may hold spaces. Empty lines are skipped.
+    a compression level, as BasicSR writes them. Names may hold spaces, and numbers behind them. Empty lines are
+    skipped, and so is the mark that Windows' editors put at the beginning.
 
     Raises UserError for an unreadable or empty file and for entries that leave their root.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(f"{printable(path)}: no such meta-info file") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -140,11 +142,19 @@ def read_meta_info(path: str | Path) -> list[MetaLine]:
         match = _META_LINE.fullmatch(line.strip())
         assert match is not None, "every line matches: the name takes what the rest does not"
         size = match["size"]
-        name = check_inside(match["name"], f"{printable(path)}:{number}")
+        level = _LEVEL.fullmatch(match["name"])
+        name = check_inside(level["name"] if level else match["name"], f"{printable(path)}:{number}")
         lines.append(MetaLine(name, tuple(map(int, size.split(","))) if size else None))
     if not lines:
         raise UserError(f"{printable(path)}: lists no images")
     return lines
+
+
+def stem_in_template(template: str, name: str) -> str | None:
+    """What stands in the place of '{}' in a file name without extension; None for a name of another form."""
+    before, _, after = template.partition("{}")
+    fits = name.startswith(before) and name.endswith(after) and len(name) > len(before) + len(after)
+    return name[len(before) : len(name) - len(after)] if fits else None
 
 
 def format_template(template: str, stem: str) -> str:

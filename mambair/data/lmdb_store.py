@@ -71,19 +71,19 @@ class LmdbSource:
     def _lines(self) -> dict[str, MetaLine]:
         meta = self.root / META_FILE
         if not (self.root / DATA_FILE).is_file() or not meta.is_file():
-            raise UserError(
-                f"{printable(self.root)}: not an image LMDB ({DATA_FILE} or {META_FILE} is missing); "
-                "build it with `mambair data lmdb`"
-            )
+            beside = self.root.with_name(f"{self.root.name}.lmdb")
+            remedy = f"name {printable(beside)}" if beside.is_dir() else "build it with `mambair data lmdb`"
+            missing = f"{DATA_FILE} or {META_FILE} is missing"
+            raise UserError(f"{printable(self.root)}: not an image LMDB ({missing}); {remedy}")
         return {stem_of(line.name): line for line in read_meta_info(meta)}
 
     def names(self) -> list[str]:
         """The keys that the meta-info file lists."""
         return sorted(self._lines)
 
-    def find(self, name: str) -> str | None:
-        """`name` itself if the database has it."""
-        return name if name in self._lines else None
+    def called(self, stem: str) -> list[str]:
+        """`stem` itself if the database has it."""
+        return [stem] if stem in self._lines else []
 
     def read_bytes(self, key: str) -> bytes:
         """The encoded image."""

@@ -1,9 +1,10 @@
 """Which images belong together, and whether they can be used: found out before the first iteration."""
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from mambair.data.image_sources import (
@@ -12,6 +13,7 @@ from mambair.data.image_sources import (
     ImageSource,
     format_template,
     read_meta_info,
+    stem_in_template,
     stem_of,
 )
 from mambair.data.lmdb_store import LmdbSource
@@ -84,10 +86,12 @@ def list_entries(
     *,
     backend: Backend = "disk",
     meta_info_files: Sequence[str | Path] = (),
+    filename_template: str = "{}",
 ) -> list[ImageEntry]:
     """The images of all roots, root by root in order; those that the meta-info files list, where there are any.
 
-    Raises UserError, naming the option key `where`, for a missing or empty root.
+    Images whose names are not of the template's form are left out. Raises UserError, naming the option key `where`, for
+    a missing or empty root.
     """
     if meta_info_files and len(meta_info_files) != len(roots):
         raise UserError(
@@ -97,17 +101,42 @@ def list_entries(
     for index, root in enumerate(roots):
         source = open_source(root, backend, where)
         if meta_info_files:
-            names = [line.name for line in read_meta_info(meta_info_files[index])]
-            if backend == "lmdb":
-                names = [stem_of(name) for name in names]
+            names = [find_listed(source, line.name) for line in read_meta_info(meta_info_files[index])]
         else:
             names = source.names()
         if not names:
             raise UserError(
                 f"{where}: {printable(root)} holds no images; give a folder with PNG, JPEG, BMP or TIFF files"
             )
-        entries.extend(ImageEntry(source, name) for name in names)
+        fitting = [name for name in names if stem_for_template(name, filename_template) is not None]
+        if not fitting:
+            raise UserError(
+                f"{where}: {printable(root)} holds no images called {filename_template!r}, as filename_tmpl_gt says"
+            )
+        entries.extend(ImageEntry(source, name) for name in fitting)
     return entries
+
+
+def find_listed(source: ImageSource, name: str) -> str:
+    """The key of the image that a list calls `name`: the file of that very name, or, without an ending, the only one.
+
+    Keys of databases have no endings.
+    A name that fits none comes back as it is: whoever reads that image says that it is missing.
+    """
+    stem = stem_of(name)
+    if isinstance(source, LmdbSource):
+        return stem
+    if stem != name:
+        return name
+    called = source.called(stem)
+    return called[0] if len(called) == 1 else name
+
+
+def stem_for_template(key: str, template: str) -> str | None:
+    """The relative path of an image without its extension, and without what the template puts around the name."""
+    folder, slash, name = stem_of(key).rpartition("/")
+    stem = stem_in_template(template, name)
+    return None if stem is None else folder + slash + stem
 
 
 def pair_images(
@@ -117,19 +146,22 @@ def pair_images(
     backend: Backend = "disk",
     meta_info_files: Sequence[str | Path] = (),
     filename_template: str = "{}",
+    gt_template: str = "{}",
     where_gt: str = "dataroot_gt",
     where_lq: str = "dataroot_lq",
 ) -> tuple[list[Pair], list[Problem]]:
     """Every ground-truth image with its low-quality partner, and a problem for each that has none.
 
-    The partner of `sub/baby.png` is `sub/<template filled with 'baby'>` with any image extension, in the
-    low-quality root of the same position in the list. Low-quality images without ground truth are not used.
+    The partner of `sub/baby.png` is `sub/<template filled with 'baby'>` in the low-quality root of the same position in
+    the list. Of several images of that name the one of the same type is taken. Low-quality images without ground truth
+    are not used.
 
     Args:
         gt_roots, lq_roots: folders or LMDBs, as many of each.
         backend: what the roots are.
         meta_info_files: one per root: the images to use; all if empty.
         filename_template: low-quality name for a ground-truth name, both without extension, such as '{}x2'.
+        gt_template: the same for the ground truth's own names, such as '{}_HR'.
         where_gt, where_lq: the option keys, with file and line, that errors name.
 
     Raises:
@@ -138,19 +170,62 @@ def pair_images(
     if len(gt_roots) != len(lq_roots):
         raise UserError(f"{where_lq}: {len(lq_roots)} roots but {len(gt_roots)} in dataroot_gt")
     _check_roots([*((root, where_gt) for root in gt_roots), *((root, where_lq) for root in lq_roots)], backend)
-    pairs, problems = [], []
+    pairs: list[Pair] = []
+    problems: list[Problem] = []
     for index, (gt_root, lq_root) in enumerate(zip(gt_roots, lq_roots, strict=True)):
         files = meta_info_files[index : index + 1] if meta_info_files else ()
         lq_source = open_source(lq_root, backend, where_lq)
-        for gt in list_entries([gt_root], where_gt, backend=backend, meta_info_files=files):
-            folder, slash, stem = stem_of(gt.key).rpartition("/")
-            wanted = folder + slash + format_template(filename_template, stem)
-            found = lq_source.find(wanted)
-            if found is None:
-                problems.append(Problem(gt.path, f"no partner {wanted!r} (any image type) in {printable(lq_root)}"))
+        entries = list_entries(
+            [gt_root], where_gt, backend=backend, meta_info_files=files, filename_template=gt_template
+        )
+        partners = _Partners(lq_source, filename_template, gt_template, {entry.key for entry in entries})
+        for gt in entries:
+            found = partners.of(gt)
+            if isinstance(found, Problem):
+                problems.append(found)
             else:
-                pairs.append(Pair(gt, ImageEntry(lq_source, found)))
+                pairs.append(Pair(gt, found))
     return pairs, problems
+
+
+class _Partners:
+    """The low-quality images of one root, each for one ground-truth image."""
+
+    def __init__(self, source: ImageSource, template: str, gt_template: str, gt_keys: Collection[str]) -> None:
+        self.source, self.template, self.gt_template = source, template, gt_template
+        self.gt_keys: dict[str, list[str]] = defaultdict(list)
+        for key in sorted(gt_keys):
+            self.gt_keys[self._wanted(key)].append(key)
+
+    def _wanted(self, gt_key: str) -> str:
+        """The partner's relative path without extension."""
+        stem = stem_for_template(gt_key, self.gt_template)
+        assert stem is not None, f"{gt_key} was listed by {self.gt_template}"
+        folder, slash, name = stem.rpartition("/")
+        return folder + slash + format_template(self.template, name)
+
+    def of(self, gt: ImageEntry) -> ImageEntry | Problem:
+        """The partner of an image, or why it has none."""
+        wanted = self._wanted(gt.key)
+        called = self.source.called(wanted)
+        if not called:
+            where = printable(str(self.source.root))
+            return Problem(gt.path, f"no partner {wanted!r} (any image type) in {where}")
+        rivals = [key for key in self.gt_keys[wanted] if key != gt.key]
+        alike = [key for key in called if _type_of(key) == _type_of(gt.key)]
+        # What is of the type of another ground-truth image of this name is that one's.
+        free = [key for key in called if _type_of(key) not in map(_type_of, rivals)]
+        chosen = alike or free
+        if len(chosen) != 1 or len(rivals) >= len(called) > len(alike):
+            what = f"is one of {1 + len(rivals)} images of this name" if rivals else "has several partners"
+            shown = ", ".join(map(printable, called))
+            return Problem(gt.path, f"{what}, and it cannot be told which of {shown} is its own; rename or remove some")
+        return ImageEntry(self.source, chosen[0])
+
+
+def _type_of(key: str) -> str:
+    """The extension of a key."""
+    return PurePosixPath(key).suffix
 
 
 def _check_roots(roots: Sequence[tuple[str | Path, str]], backend: Backend) -> None:

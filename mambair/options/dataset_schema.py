@@ -58,6 +58,8 @@ class DatasetOptions(KernelFields):
     """Text file that lists the images to use, one relative path a line; one file per root."""
     filename_tmpl: FileTemplate = "{}"
     """Low-quality file name for a ground-truth name, without extension: '{}x2' pairs baby.png with babyx2.png."""
+    filename_tmpl_gt: FileTemplate = "{}"
+    """Ground-truth file name likewise: '{}_SRF_2_HR' reads img_1_SRF_2_HR.png as img_1; other files are left out."""
     io_backend: IoBackendOptions = IoBackendOptions()
     """Image files or LMDB."""
     color: Literal["rgb", "y", "gray"] | None = None

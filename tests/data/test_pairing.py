@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mambair.data.image_sources import check_inside, format_template, read_meta_info, stem_of
-from mambair.data.pairing import Requirements, check_pairs, inspect_pairs, list_entries, pair_images
+from mambair.data.lmdb_store import build_lmdb
+from mambair.data.pairing import Pair, Requirements, check_pairs, inspect_pairs, list_entries, pair_images
 from mambair.errors import UserError
 from mambair.imaging.files import write_image
 
@@ -146,13 +147,18 @@ def test_meta_info_entry_without_file_is_a_problem(tmp_path: Path) -> None:
 
 def test_lines_of_meta_info(tmp_path: Path) -> None:
     path = tmp_path / "meta.txt"
-    path.write_text("a.png (480,470,3) 1\nb (2).png (8,9)\nc d.png\nsub/e (1,2,3).png\n")
+    path.write_text("a.png (480,470,3) 1\nb (2).png (8,9)\nc d.png\nsub/e (1,2,3).png\nscan 12\nf.PNG 3\ng 7 (1,2,3)")
     assert [(line.name, line.size) for line in read_meta_info(path)] == [
         ("a.png", (480, 470, 3)),
         ("b (2).png", (8, 9)),
         ("c d.png", None),
         ("sub/e (1,2,3).png", None),
+        ("scan 12", None),
+        ("f.PNG", None),
+        ("g 7", (1, 2, 3)),
     ]
+    path.write_bytes(b"\xef\xbb\xbf0.png\r\n1.png\r\n")  # as Windows saves it
+    assert [line.name for line in read_meta_info(path)] == ["0.png", "1.png"]
     path.write_text("\n")
     with pytest.raises(UserError, match="lists no images"):
         read_meta_info(path)
@@ -194,3 +200,62 @@ def test_templates() -> None:
 
 def test_only_image_extensions_are_taken_off() -> None:
     assert [stem_of(name) for name in ("a.png", "sub/v1.2", "v1.2.JPG", "a")] == ["a", "sub/v1.2", "v1.2", "a"]
+
+
+def test_of_several_images_of_a_name_each_gets_the_partner_of_its_type(tmp_path: Path) -> None:
+    gt, lq = tmp_path / "gt", tmp_path / "lq"
+    for name in ("2.bmp", "2.png", "3.bmp", "3.png", "4.bmp", "4.tif", "5.jpg", "6.tif", "7.bmp", "7.tif"):
+        save(gt, name)
+    for name in ("2x2.bmp", "2x2.png", "3x2.png", "4x2.png", "5x2.png", "6x2.bmp", "6x2.png", "7x2.png", "7x2.tif"):
+        save(lq, name)
+    pairs, problems = pair_images([gt], [lq], filename_template="{}x2")
+    assert keys(pairs) == [
+        ("2.bmp", "2x2.bmp"), ("2.png", "2x2.png"), ("3.png", "3x2.png"), ("5.jpg", "5x2.png"), ("7.bmp", "7x2.png"),
+        ("7.tif", "7x2.tif"),
+    ]  # fmt: skip
+    assert {Path(problem.path).name for problem in problems} == {"3.bmp", "4.bmp", "4.tif", "6.tif"}
+    told = {Path(problem.path).name: problem.reason for problem in problems}
+    assert told["3.bmp"].startswith(
+        "is one of 2 images of this name, and it cannot be told which of 3x2.png is its own"
+    )
+    assert told["6.tif"].startswith("has several partners, and it cannot be told which of 6x2.bmp, 6x2.png")
+
+
+@pytest.mark.parametrize("listed", ["scan 12", "scan 12.png", "scan 12.png (8,8,3) 1", "scan 12 (8,8,3)"])
+@pytest.mark.parametrize("backend", ["disk", "lmdb"])
+def test_a_number_behind_a_name_is_part_of_it(tmp_path: Path, listed: str, backend: str) -> None:
+    for folder in ("gt", "lq"):
+        for name in ("scan.png", "scan 12.png"):
+            save(tmp_path / folder, name)
+    (tmp_path / "meta.txt").write_text(f"{listed}\n")
+    roots = [tmp_path / "gt", tmp_path / "lq"]
+    if backend == "lmdb":
+        for root in roots:
+            build_lmdb(root, root.with_suffix(".lmdb"))
+        roots = [root.with_suffix(".lmdb") for root in roots]
+    pairs, problems = pair_images([roots[0]], [roots[1]], backend=backend, meta_info_files=[tmp_path / "meta.txt"])
+    assert not problems
+    assert [(stem_of(gt), stem_of(lq)) for gt, lq in keys(pairs)] == [("scan 12", "scan 12")]
+    assert inspect_pairs(pairs, Requirements(decode=True)) == []
+
+
+def test_a_listed_name_without_image_is_missed(tmp_path: Path) -> None:
+    save(tmp_path, "scan.png")
+    (tmp_path / "meta.txt").write_text("scan 12\nscan.bmp\n")
+    entries = list_entries([tmp_path], "dataroot_gt", meta_info_files=[tmp_path / "meta.txt"])
+    assert [entry.key for entry in entries] == ["scan 12", "scan.bmp"]
+    problems = inspect_pairs([Pair(entry) for entry in entries], Requirements())
+    assert [problem.reason for problem in problems] == ["no such file", "no such file"]
+
+
+def test_both_names_may_have_a_form(tmp_path: Path) -> None:
+    """SelfExSR's copies of the benchmarks have both images, and other methods' results, in one folder."""
+    for kind, side in (("HR", 8), ("LR", 4), ("bicubic", 8), ("SRCNN", 8)):
+        for number in (1, 2):
+            save(tmp_path, f"img_00{number}_SRF_2_{kind}.png", side, side)
+    pairs, problems = pair_images([tmp_path], [tmp_path], filename_template="{}_SRF_2_LR", gt_template="{}_SRF_2_HR")
+    assert not problems
+    assert keys(pairs) == [(f"img_00{n}_SRF_2_HR.png", f"img_00{n}_SRF_2_LR.png") for n in (1, 2)]
+    assert inspect_pairs(pairs, Requirements(scale=2)) == []
+    with pytest.raises(UserError, match=r"holds no images called '\{\}_SRF_4_HR', as filename_tmpl_gt says"):
+        list_entries([tmp_path], "dataroot_gt", filename_template="{}_SRF_4_HR")
