@@ -80,6 +80,10 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
         return TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
 
 
+MOST_OWNERS = 3
+"""Names that a message lists as those that a key belongs to."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """What is known about a name."""
@@ -188,8 +192,16 @@ class Registry(Generic[Built]):
             known = [key for key in parameters if key not in given]
             for key in keywords:
                 if key not in known:
-                    raise UserError(f"{where}: unknown key '{key}' for {name}{did_you_mean(key, known)}")
+                    hint = ("" if key in given else self._owners_of(key)) or did_you_mean(key, known)
+                    raise UserError(f"{where}: unknown key '{key}' for {name}{hint}")
         return check_types(entry, keywords, where)
+
+    def _owners_of(self, key: str) -> str:
+        """'; it is a key of X and Y: ...' for a key that a few other entries take, or '' when none or many do."""
+        owners = [name for name in self._entries if key in keyword_parameters(self.get(name))]
+        if not 1 <= len(owners) <= MOST_OWNERS:
+            return ""
+        return f"; it is a key of {' and '.join(owners)}: set 'type' to that, or leave the key out"
 
     def build(self, options: Mapping[str, Any], *, where: str | None = None, **context: Any) -> Built:
         """Construct the entry that `{'type': name, **keywords}` describes.

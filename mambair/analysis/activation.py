@@ -1,4 +1,4 @@
-"""Which channels of the last VSSM are used at all (the paper, Fig. 3b)."""
+"""Which channels of the last state-space module are used at all (the paper, Fig. 3b)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mambair.archs.blocks import VSSM
+from mambair.analysis.networks import STATE_SPACE_MODULES
 from mambair.errors import UserError
 
 # A channel counts as active from this part of the strongest one on.
@@ -27,19 +27,19 @@ class ActivationSummary:
 
 
 def channel_activations(network: nn.Module, images: Iterable[Tensor]) -> np.ndarray:
-    """Mean over pixels and images of ReLU(output of the last VSSM), one value per channel.
+    """Mean over pixels and images of ReLU(output of the last state-space module), one value per channel.
 
     Args:
-        network: one with at least one VSSM.
+        network: one with at least one VSSM (MambaIR) or ASSM (MambaIRv2).
         images: (C, H, W) tensors in [0, 1] on the network's device; sizes may differ.
 
     Returns:
-        (channels,) float64 array. Raises UserError for a network without a VSSM.
+        (channels,) float64 array. Raises UserError for a network without one.
     """
-    modules = [module for module in network.modules() if isinstance(module, VSSM)]
+    modules = [module for module in network.modules() if isinstance(module, STATE_SPACE_MODULES)]
     if not modules:
         raise UserError(
-            f"{type(network).__name__} has no VSSM, whose channels could be looked at; use a MambaIR network"
+            f"{type(network).__name__} has no state-space module to look at; use a MambaIR or MambaIRv2"
         )
     means: list[np.ndarray] = []
 

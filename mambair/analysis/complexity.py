@@ -13,6 +13,7 @@ Shapes: B batch, H x W pixels, L = H*W, E inner channels, K directions, R rank o
 """
 
 import copy
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mambair.archs import blocks
+from mambair.archs import assm, attentive_blocks, blocks
 from mambair.ops.flops import selective_scan_flops
 
 SCAN_RULE = "9*B*L*D*N + B*L*D FLOPs for a selective scan over D = directions * inner channels with N states"
@@ -73,7 +74,7 @@ def measure_complexity(network: nn.Module, height: int, width: int, channels: in
     image = torch.empty(1, channels, height, width, device="meta")
     with torch.no_grad(), count_scans() as scan_flops, FlopCounterMode(display=False) as counter:
         network(image)
-    scans = sum(isinstance(module, blocks.VSSM) for module in network.modules())
+    scans = sum(isinstance(module, (blocks.VSSM, assm.ASSM)) for module in network.modules())
     assert len(scan_flops) == scans, f"{scans} scan modules, but {len(scan_flops)} scans were counted"
     return Complexity(
         height=height,
@@ -109,6 +110,8 @@ def _macs(module: nn.Module, features: Tensor, output: Tensor) -> int:
 def count_scans() -> Iterator[list[int]]:
     """Within the block, networks skip their scans and append each one's FLOPs to the list that is yielded.
 
+    Window attention is its two products, whichever way it is computed in otherwise.
+
     The scan's projections are computed (on the meta device: their shapes), so that a FlopCounterMode sees them.
     """
     counted: list[int] = []
@@ -123,13 +126,29 @@ def count_scans() -> Iterator[list[int]]:
         directions: int = 4,
         backend: str = "auto",
     ) -> Tensor:
-        batch, height, width, channels = x.shape
+        batch, *sizes, channels = x.shape
+        length = math.prod(sizes)
         rank, states = dt_projs_weight.shape[2], A_logs.shape[1]
-        pixels = x.reshape(1, batch * height * width, channels).expand(directions, -1, -1)  # (K, B*L, E)
+        pixels = x.reshape(1, batch * length, channels).expand(directions, -1, -1)  # (K, B*L, E)
         projected = torch.bmm(pixels, x_proj_weight.transpose(1, 2))  # (K, B*L, R + 2N)
         torch.bmm(projected[..., :rank], dt_projs_weight.transpose(1, 2))  # (K, B*L, E)
-        counted.append(selective_scan_flops(batch, height * width, directions * channels, states))
+        counted.append(selective_scan_flops(batch, length, directions * channels, states))
         return torch.empty_like(x)
 
-    with mock.patch.object(blocks, "ss2d_scan", counting_scan):
+    def counting_attentive_scan(
+        x: Tensor, tokens: Tensor, policy: Tensor | None, prompts: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds = parameters
+        return counting_scan(x, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds, directions=1)
+
+    def counting_attention(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int = 0) -> Tensor:
+        heads, pixels = bias_table.shape[1], window_size**2
+        q, k, v = qkv.reshape(-1, pixels, 3, qkv.shape[3] // (3 * heads)).unbind(2)  # (windows * heads, w*w, d)
+        return torch.bmm(torch.bmm(q, k.transpose(1, 2)), v).view(*qkv.shape[:3], -1)
+
+    with (
+        mock.patch.object(attentive_blocks, "window_attention", counting_attention),
+        mock.patch.object(blocks, "ss2d_scan", counting_scan),
+        mock.patch.object(assm, "attentive_scan", counting_attentive_scan),
+    ):
         yield counted

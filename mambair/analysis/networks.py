@@ -10,6 +10,7 @@ import torch
 from skimage import data as sample_images
 from torch import Tensor, nn
 
+from mambair.archs.assm import ASSM, SelectiveScan
 from mambair.archs.blocks import VSSM
 from mambair.errors import UserError
 from mambair.imaging.files import list_images, read_image
@@ -17,6 +18,8 @@ from mambair.imaging.tensors import image_to_tensor
 from mambair.weights.loading import load_network
 from mambair.weights.sources import find_weights
 
+STATE_SPACE_MODULES = (VSSM, ASSM)
+"""Those of MambaIR and of MambaIRv2."""
 SAMPLE_IMAGES = ("astronaut", "chelsea", "coffee", "rocket")
 RANDOM_WEIGHTS = (
     "%s: these are random weights; what a trained network does can look entirely different. Pass weights to measure it"
@@ -79,8 +82,8 @@ def sample_crops(
 
 
 def is_untrained(network: nn.Module) -> bool:
-    """Whether a MambaIR's scan parameters are all where its initialisation put them; False for other networks."""
-    scans = [module for module in network.modules() if isinstance(module, VSSM)]
+    """Whether all parameters of scans are where initialisation put them; False for networks without scans."""
+    scans = [module for module in network.modules() if isinstance(module, (VSSM, SelectiveScan))]
     return bool(scans) and all((scan.Ds == 1).all() for scan in scans)
 
 

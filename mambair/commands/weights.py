@@ -96,7 +96,7 @@ def list_weights() -> None:
             "data, training and results are in docs/model_card.md of the project."
         )
     console.print(
-        f"The others are published by the paper's authors on Google Drive, linked from {PROJECT_PAGE}.\n"
+        f"The others are published by the papers' authors, linked from {PROJECT_PAGE}; v2: MambaIRv2's, of 2024.\n"
         f"`mambair weights get NAME` fetches a file into {cache_folder()}; then pass --weights NAME.\n"
         "`page`: in no table of the paper, stated on the project's page.",
         markup=False,
@@ -129,10 +129,15 @@ def download(name: str, published: PublishedWeights, target: Path) -> None:
     """Fetch one file; it appears at `target` when it is complete and holds a network's weights."""
     advice = f"open {PROJECT_PAGE}, take the file from its table, and save it as {target}"
     with atomic_write(target) as temporary:
-        try:
-            _fetch(name, published.url, temporary)
-        except (urllib.error.URLError, OSError) as error:
-            raise UserError(f"{name}: cannot be fetched ({getattr(error, 'reason', error)}); {advice}") from error
+        for number, url in enumerate(published.urls, 1):
+            try:
+                _fetch(name, url, temporary)
+                break
+            except (urllib.error.URLError, OSError) as error:
+                if number == len(published.urls):
+                    reason = getattr(error, "reason", error)
+                    raise UserError(f"{name}: cannot be fetched ({reason}); {advice}") from error
+                logger.warning("%s: %s cannot be fetched (%s); the next place is tried", name, url, error)
         if published.sha256 is not None and sha256_of(temporary) != published.sha256:
             raise UserError(f"{name}: what was fetched does not have SHA-256 {published.sha256}; {advice}")
         from mambair.weights.loading import load_network

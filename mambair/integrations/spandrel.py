@@ -12,7 +12,7 @@ from spandrel import ImageModelDescriptor, ModelTiling, SizeRequirements, StateD
 from torch import nn
 
 from mambair.archs import build_network
-from mambair.weights.detection import is_mambair, is_mambair_unet
+from mambair.weights.detection import is_mambair, is_mambair_unet, is_mambair_v2
 from mambair.weights.loading import detect_architecture
 
 
@@ -24,12 +24,18 @@ class MambaIRArch(spandrel.Architecture[nn.Module]):
 
     def load(self, state_dict: StateDict) -> ImageModelDescriptor[nn.Module]:
         options = detect_architecture(state_dict)
-        tags = [
-            {"pixelshuffle": "classic", "pixelshuffledirect": "light"}.get(options["upsampler"], "restoration"),
-            f"{options['embed_dim']}dim",
-            f"{sum(options['depths'])}nb",
-        ]
-        return _describe(self, options, state_dict, tags)
+        return _describe(self, options, state_dict, _tags(options))
+
+
+class MambaIRv2Arch(spandrel.Architecture[nn.Module]):
+    """MambaIRv2 and MambaIRv2Light: the same tasks, but for photos of unknown quality."""
+
+    def __init__(self) -> None:
+        super().__init__(id="MambaIRv2", detect=is_mambair_v2)
+
+    def load(self, state_dict: StateDict) -> ImageModelDescriptor[nn.Module]:
+        options = detect_architecture(state_dict)
+        return _describe(self, options, state_dict, [*_tags(options), f"{options['window_size']}w"])
 
 
 class MambaIRUNetArch(spandrel.Architecture[nn.Module]):
@@ -41,6 +47,12 @@ class MambaIRUNetArch(spandrel.Architecture[nn.Module]):
     def load(self, state_dict: StateDict) -> ImageModelDescriptor[nn.Module]:
         options = detect_architecture(state_dict)
         return _describe(self, options, state_dict, [f"{options['dim']}dim", f"{sum(options['num_blocks'])}nb"])
+
+
+def _tags(options: dict[str, Any]) -> list[str]:
+    kinds = {"pixelshuffle": "classic", "pixelshuffledirect": "light", "nearest+conv": "real-world"}
+    kind = kinds.get(options["upsampler"], "restoration")
+    return [kind, f"{options['embed_dim']}dim", f"{sum(options['depths'])}nb"]
 
 
 def _describe(
@@ -58,18 +70,21 @@ def _describe(
         scale=network.scale,
         input_channels=network.in_channels,
         output_channels=options.get("out_channels", network.in_channels),
-        size_requirements=SizeRequirements(multiple_of=network.size_multiple),
+        size_requirements=SizeRequirements(
+            multiple_of=1 if options["type"].startswith("MambaIRv2") else network.size_multiple
+        ),
         tiling=ModelTiling.SUPPORTED,
     )
 
 
 def install(registry: spandrel.ArchRegistry = spandrel.MAIN_REGISTRY) -> None:
-    """Register MambaIR and MambaIRUNet in spandrel's main registry, or another: it then detects and loads them.
+    """Register MambaIR, MambaIRv2 and MambaIRUNet in spandrel's main registry, or another, which then loads them.
 
     Calling it again changes nothing.
     """
     registry.add(
         spandrel.ArchSupport.from_architecture(MambaIRArch()),
         spandrel.ArchSupport.from_architecture(MambaIRUNetArch()),
+        spandrel.ArchSupport.from_architecture(MambaIRv2Arch()),
         ignore_duplicates=True,
     )

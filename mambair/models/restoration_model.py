@@ -26,6 +26,8 @@ from mambair.runtime.devices import autocast_dtype
 
 
 @MODELS.register("ImageCleanModel")
+@MODELS.register("MambaIRv2Model")
+@MODELS.register("MambaIRv2LightModel")
 @MODELS.register("MambaIRModel")
 class RestorationModel(TrainableModel):
     """One network that maps LQ to GT, trained with the sum of the given losses.

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterable
 
 SIGNATURES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("MambaIRv2", (r"\.assm\.", r"\.win_mhsa\.")),
     ("HAT", (r"\.overlap_attn\.", r"\.conv_block\.cab\.")),
     ("SRFormer", (r"\.attn\.aligned_relative_position_index$",)),
     ("Swin2SR", (r"^layers\.0\.residual_group\.blocks\.0\.attn\.logit_scale$",)),

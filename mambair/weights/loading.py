@@ -17,7 +17,15 @@ from mambair.archs.spandrel_archs import SpandrelNetwork
 from mambair.errors import UserError
 from mambair.imaging.headers import printable
 from mambair.registry import ARCHS
-from mambair.weights.detection import describe, is_mambair, is_mambair_unet, mambair_options, unet_options
+from mambair.weights.detection import (
+    describe,
+    is_mambair,
+    is_mambair_unet,
+    is_mambair_v2,
+    mambair_options,
+    mambair_v2_options,
+    unet_options,
+)
 from mambair.weights.foreign import foreign_name
 from mambair.weights.sources import find_weights
 from mambair.weights.state_files import read_weights_file, save_state_dict
@@ -43,10 +51,15 @@ def detect_architecture(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
             return mambair_options(state_dict)
         if is_mambair_unet(state_dict):
             return unet_options(state_dict)
+        if is_mambair_v2(state_dict):
+            return mambair_v2_options(state_dict)
     except KeyError as error:
         raise UserError(f"these weights look like MambaIR's, but are not whole: {error.args[0]} is missing") from None
-    except (ArithmeticError, ValueError, IndexError):
-        raise UserError("these weights look like MambaIR's, but their shapes fit none; the file is damaged") from None
+    except (ArithmeticError, ValueError, IndexError) as error:
+        found = f" ({error})" if isinstance(error, ValueError) and "window_size" in str(error) else ""
+        raise UserError(
+            f"these weights look like MambaIR's, but their shapes fit none{found}; the file is damaged"
+        ) from None
     name = foreign_name(state_dict)
     if name is None:
         keys = ", ".join(list(state_dict)[:3])

@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 
 PROJECT_PAGE = "https://github.com/csguoh/MambaIR"
-"""The published project; its README links every file below, on Google Drive."""
+"""The published project; its README links every file below."""
+RELEASE = f"{PROJECT_PAGE}/releases/download/v1.0"
+"""Where MambaIRv2's files lie."""
+HUB_REPOSITORY = "https://huggingface.co/cguoh/MambaIR/resolve/main"
+"""And where else."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +20,8 @@ class PublishedWeights:
     """Sides of the result over sides of the input."""
     figures: str
     """PSNR in dB and SSIM that the paper reports, or `page:` and what only the project's page reports."""
-    drive_id: str
-    """The file's id on Google Drive, as linked from the project's page."""
+    urls: tuple[str, ...]
+    """Addresses that answer with the file itself, to be tried in this order."""
     file_name: str
     """Name under which `mambair weights get` keeps it."""
     purpose: tuple[str, int | None]
@@ -25,26 +29,50 @@ class PublishedWeights:
     sha256: str | None = None
     """None: the project publishes no checksums."""
 
-    @property
-    def url(self) -> str:
-        """Address that answers with the file itself."""
-        return f"https://drive.usercontent.google.com/download?id={self.drive_id}&export=download&confirm=t"
+
+def _drive(file_id: str) -> tuple[str, ...]:
+    """The address of a file on Google Drive, by its id there."""
+    return (f"https://drive.usercontent.google.com/download?id={file_id}&export=download&confirm=t",)
 
 
 def _sr(scale: int, figures: str, drive_id: str, light: bool = False) -> PublishedWeights:
     name = f"{'lightSR' if light else 'SR'}_x{scale}.pth"
     task = "lightweight SR" if light else "classic SR"
-    return PublishedWeights(task, scale, figures, drive_id, name, ("sr", None))
+    return PublishedWeights(task, scale, figures, _drive(drive_id), name, ("sr", None))
 
 
 def _denoising(sigma: int, figures: str, drive_id: str) -> PublishedWeights:
     task, name = f"colour denoising, sigma {sigma}", f"ColorDN_{sigma}.pth"
-    return PublishedWeights(task, 1, figures, drive_id, name, ("denoise", sigma))
+    return PublishedWeights(task, 1, figures, _drive(drive_id), name, ("denoise", sigma))
 
 
 def _jpeg(quality: int, figures: str, drive_id: str) -> PublishedWeights:
     task, name = f"JPEG artifacts, quality {quality} (gray)", f"CAR_q{quality}.pth"
-    return PublishedWeights(task, 1, figures, drive_id, name, ("jpeg", quality))
+    return PublishedWeights(task, 1, figures, _drive(drive_id), name, ("jpeg", quality))
+
+
+def _version_2(
+    task: str, file_name: str, purpose: tuple[str, int | None], figures: str, scale: int = 1
+) -> PublishedWeights:
+    urls = tuple(f"{place}/{file_name}" for place in (RELEASE, HUB_REPOSITORY))
+    return PublishedWeights(f"{task}, v2", scale, figures or "in the paper of v2", urls, file_name, purpose)
+
+
+def _version_2_sr() -> dict[str, PublishedWeights]:
+    """MambaIRv2 for super-resolution: light, small, base and large."""
+    urban100 = {
+        "light": ("33.26/0.9378", "29.01/0.8689", "26.82/0.8079"),
+        "Base": ("34.49/0.9468", "30.28/0.8905", "27.89/0.8344"),
+    }
+    found = {}
+    for size, name in (("light", "lightSR"), ("Small", "SRSmall"), ("Base", "SR"), ("Large", "SRLarge")):
+        for place, scale in enumerate((2, 3, 4)):
+            kind = "lightSR" if size == "light" else f"classicSR_{size}"
+            task = "lightweight SR" if size == "light" else f"classic SR, {size.lower()}"
+            figures = f"Urban100 {urban100[size][place]}" if size in urban100 else ""
+            file_name = f"mambairv2_{kind}_x{scale}.pth"
+            found[f"v2_{name}_x{scale}"] = _version_2(task, file_name, ("sr", None), figures, scale)
+    return found
 
 
 # Figures: the paper's Tables 3 to 6; those of JPEG artifact removal are in no table of the paper itself.
@@ -56,7 +84,12 @@ PUBLISHED: dict[str, PublishedWeights] = {
     "lightSR_x3": _sr(3, "Set5 34.72/0.9296, Urban100 29.00/0.8689", "1JoC3fwah5Xo0Z1s8DnmXQlsctKQjs1Hx", light=True),
     "lightSR_x4": _sr(4, "Set5 32.51/0.8993, Urban100 26.75/0.8051", "1jIz579k_16569HFVF-76KgqAbJaJoDgF", light=True),
     "RealSR_x4": PublishedWeights(
-        "real-world SR", 4, "no ground truth", "16BBSRz1HellkTgypu4wu3CHA20CLgpSY", "RealSR_x4.pth", ("sr", None)
+        "real-world SR",
+        4,
+        "no ground truth",
+        _drive("16BBSRz1HellkTgypu4wu3CHA20CLgpSY"),
+        "RealSR_x4.pth",
+        ("sr", None),
     ),
     "ColorDN_15": _denoising(15, "Urban100 35.37, McMaster 35.70", "1w5Y502iKSkqhP-OpleppPmk6PAnvWPdr"),
     "ColorDN_25": _denoising(25, "Urban100 33.21, McMaster 33.43", "1qSPy6B7Jvi7PDHM1fl8Q88kn7ckwtusK"),
@@ -65,11 +98,24 @@ PUBLISHED: dict[str, PublishedWeights] = {
         "real denoising",
         1,
         "SIDD 39.89/0.960, DND 40.04/0.956",
-        "1iMcapgaT7VPfR2UFYy21KbX3rUHFJCU8",
+        _drive("1iMcapgaT7VPfR2UFYy21KbX3rUHFJCU8"),
         "RealDN.pth",
         ("denoise", None),
     ),
     "CAR_q10": _jpeg(10, "page: Classic5 30.27/0.8256", "1kncutEIAq9MvD8w6If6VZD7hkRkRcXWr"),
     "CAR_q30": _jpeg(30, "page: Classic5 33.74/0.8965", "1hIIJQR59XmizMapxLOWtihhF3R7prYu3"),
     "CAR_q40": _jpeg(40, "page: Classic5 34.53/0.9084", "1XbuIsLuCtwV78cVMYLuWXm-hNQDsbn6M"),
+    **_version_2_sr(),
+    "v2_ColorDN_15": _version_2(
+        "colour denoising, sigma 15", "mambairv2_ColorDN_15.pth", ("denoise", 15), "Urban100 35.42"
+    ),
+    **{
+        f"v2_CAR_q{quality}": _version_2(
+            f"JPEG artifacts, quality {quality} (gray)",
+            f"mambairv2_jpeg_q{quality}.pth",
+            ("jpeg", quality),
+            f"Classic5 {figures}",
+        )
+        for quality, figures in ((10, "30.37/0.8269"), (30, "33.81/0.8970"), (40, "34.64/0.9093"))
+    },
 }

@@ -22,6 +22,15 @@ def test_it_is_the_mean_of_the_rectified_output_of_the_last_vssm() -> None:
     assert not last._forward_hooks
 
 
+def test_of_mambair_v2_it_is_the_last_attentive_module() -> None:
+    torch.manual_seed(0)
+    options = {"type": "MambaIRv2", "embed_dim": 12, "depths": [1], "num_heads": [2], "window_size": 4, "d_state": 4}
+    network = build_network(options).eval()
+    last = network.layers[0].residual_group.layers[0].assm
+    last.register_forward_hook(lambda *_: torch.arange(12.0).view(1, 1, 1, 12))
+    assert channel_activations(network, [torch.rand(3, 5, 6)]).tolist() == list(range(12))
+
+
 def test_summaries() -> None:
     even = summarise(np.ones(8))
     assert (even.channels, even.active, even.effective) == (8, 1.0, pytest.approx(8))
@@ -31,5 +40,5 @@ def test_summaries() -> None:
 
 
 def test_other_networks_are_refused() -> None:
-    with pytest.raises(UserError, match="no VSSM"):
+    with pytest.raises(UserError, match="no state-space module"):
         channel_activations(nn.Conv2d(3, 3, 1), [torch.rand(3, 4, 4)])

@@ -101,7 +101,7 @@ def test_other_architectures_are_measured_through_spandrel(tmp_path: Path, capsy
     assert "swin" in capsys.readouterr().out
     assert main(["complexity", "--weights", str(tmp_path / "swin.pth")]) == 0
     assert main(["activation", "--weights", str(tmp_path / "swin.pth"), *QUICK]) == 2
-    assert "no VSSM" in capsys.readouterr().err
+    assert "no state-space module" in capsys.readouterr().err
 
 
 def test_crops_come_from_the_folder_given(weights: Path, tmp_path: Path, capsys) -> None:

@@ -39,6 +39,25 @@ def test_full_counting_of_a_network_small_enough_to_count_by_hand() -> None:
     assert cost.flops == cost.product_flops + cost.scan_flops
 
 
+def test_full_counting_of_a_small_mambair_v2_by_hand() -> None:
+    network = build_network(
+        {"type": "MambaIRv2Light", "upscale": 2, "embed_dim": 12, "depths": [2], "num_heads": [2], "d_state": 3,
+         "window_size": 4, "inner_rank": 3, "num_tokens": 5, "convffn_kernel_size": 3, "mlp_ratio": 1.5,
+         "upsampler": "pixelshuffledirect"}
+    )  # fmt: skip
+    height, width, layers = 8, 12, 2
+    c, e, n, r, tokens = 12, 18, 3, 2, 5
+    ends = 3 * c * 9 + 2 * c * c * 9 + c * 12 * 9  # first, after group and body, to the image
+    attention = c * 3 * c + 2 * 16 * c + c * c
+    route = c * (c // 3) + (c // 3) * tokens
+    scan = c * e + 9 * e + (r + 2 * n) * e + r * e + e * c
+    feed_forward = c * e + 9 * (e // 2) + (e // 2) * c
+    layer = attention + route + scan + 2 * feed_forward
+    cost = measure_complexity(network, height, width)
+    assert cost.product_flops == 2 * height * width * (ends + layers * layer) + layers * 2 * tokens * 3 * n
+    assert cost.scan_flops == layers * (9 * height * width * e * n + height * width * e)
+
+
 def test_the_network_is_left_as_it_was() -> None:
     network = build_network(LIGHT | {"upscale": 2, "depths": [1]})
     measure_complexity(network, 8, 8)

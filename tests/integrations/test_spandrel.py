@@ -10,6 +10,10 @@ LIGHT = {"type": "MambaIR", "upscale": 3, "embed_dim": 12, "depths": [1, 1], "d_
 LIGHT |= {"upsampler": "pixelshuffledirect"}
 GRAY = LIGHT | {"upscale": 1, "in_chans": 1, "upsampler": ""}
 UNET = {"type": "MambaIRUNet", "dim": 8, "num_blocks": [1, 1, 1, 1], "num_refinement_blocks": 1, "mlp_ratio": 1.5}
+V2 = {
+    "type": "MambaIRv2", "upscale": 4, "embed_dim": 12, "depths": [2, 1], "num_heads": [2, 3], "d_state": 3,
+    "window_size": 4, "inner_rank": 3, "num_tokens": 5, "mlp_ratio": 1.5, "upsampler": "nearest+conv",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +27,8 @@ def registry():
 
 @pytest.mark.parametrize(
     ("options", "purpose", "scale", "channels", "multiple"),
-    [(LIGHT, "SR", 3, 3, 1), (GRAY, "Restoration", 1, 1, 1), (UNET, "Restoration", 1, 3, 8)],
-    ids=["light", "gray", "unet"],
+    [(LIGHT, "SR", 3, 3, 1), (GRAY, "Restoration", 1, 1, 1), (UNET, "Restoration", 1, 3, 8), (V2, "SR", 4, 3, 1)],
+    ids=["light", "gray", "unet", "v2"],
 )
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_detected_and_loaded(tmp_path, registry, options, purpose, scale, channels, multiple, suffix):
@@ -57,11 +61,12 @@ def test_published_layouts_are_detected(registry):
     import json
     from pathlib import Path
 
-    file = Path(__file__).parents[1] / "data" / "golden" / "state_layouts.json.gz"
-    for layout in json.loads(gzip.decompress(file.read_bytes())).values():
+    folder = Path(__file__).parents[1] / "data" / "golden"
+    files = [folder / name for name in ("state_layouts.json.gz", "state_layouts_v2.json.gz")]
+    for layout in (each for file in files for each in json.loads(gzip.decompress(file.read_bytes())).values()):
         state = {key: torch.empty(shape, device="meta") for key, shape in layout["state"].items()}
         found = next(support for support in registry.architectures("detection") if support.detect(state))
-        assert found.architecture.id == layout["options"]["type"]
+        assert found.architecture.id == layout["options"]["type"].removesuffix("Light")
 
 
 def test_main_registry_by_default():

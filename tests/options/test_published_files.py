@@ -6,7 +6,9 @@ import pytest
 
 from mambair.archs import build_network
 from mambair.errors import UserError
+from mambair.models import restoration_model  # noqa: F401 (registers the models)
 from mambair.options import parse_test_options, parse_train_options
+from mambair.registry import MODELS
 
 PUBLISHED = Path(__file__).parent / "published"
 TRAIN_FILES = sorted(path for path in PUBLISHED.glob("*.yml") if not path.name.startswith("test_"))
@@ -20,6 +22,9 @@ def test_there_is_one_of_each_task() -> None:
         "light_sr_x3",
         "real_denoising",
         "real_sr_x4_gan",
+        "v2_classic_sr_x2",
+        "v2_jpeg_q40",
+        "v2_light_sr_x2",
     ]
 
 
@@ -27,11 +32,19 @@ def test_there_is_one_of_each_task() -> None:
 def test_published_training_files_load(path: Path) -> None:
     options = parse_train_options(path)
     assert all(type(stage.total_batch) is int for stage in options.stages(1))
-    small = {key: value for key, value in options.network_g.items() if key not in ("depths", "num_blocks")}
+    small = {"depths": [1], "num_heads": [1], "num_blocks": [1] * 4}
     network = build_network(
-        {**small, **({"depths": [1]} if "depths" in options.network_g else {"num_blocks": [1] * 4})}
+        {**options.network_g, **{key: small[key] for key in small.keys() & options.network_g.keys()}}
     )
+    assert options.model_type in MODELS
     assert network.scale == options.scale
+
+
+def test_files_of_version_2_keep_their_values() -> None:
+    assert parse_train_options(PUBLISHED / "v2_classic_sr_x2.yml").train.optim_g["lr"] == 1e-3
+    light = parse_train_options(PUBLISHED / "v2_light_sr_x2.yml")
+    assert light.source.warnings == () and light.network_g["type"] == "MambaIRv2Light"
+    assert [stage.total_batch for stage in light.stages(1)] == [32]
 
 
 def test_floats_become_whole_numbers() -> None:

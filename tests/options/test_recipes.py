@@ -55,6 +55,32 @@ FIGURES = {
     "GrayDN_15": (LONG_RESTORATION, 128, "CharbonnierLoss", None),
     "GrayDN_25": (SHORT_RESTORATION, 128, "CharbonnierLoss", "experiments/GrayDN_15/models/net_g_1600000.pth"),
     "GrayDN_50": (SHORT_RESTORATION, 128, "CharbonnierLoss", "experiments/GrayDN_15/models/net_g_1600000.pth"),
+    **{
+        f"v2_{kind}_x{scale}": (
+            LONG_SR if scale == 2 or kind == "lightSR" else SHORT_SR,
+            128 if scale == 2 else 192,
+            "L1Loss",
+            None if scale == 2 or kind == "lightSR" else f"experiments/v2_{kind}_x2/models/net_g_500000.pth",
+        )
+        for kind in ("lightSR", "SRSmall", "SR", "SRLarge")
+        for scale in (2, 3, 4)
+    },
+    **{
+        f"v2_{name}": (
+            LONG_RESTORATION if start is None else SHORT_RESTORATION,
+            patch,
+            "CharbonnierLoss",
+            start and f"experiments/v2_{start}/models/net_g_1600000.pth",
+        )
+        for name, patch, start in (
+            ("ColorDN_15", 128, None),
+            ("ColorDN_25", 128, "ColorDN_15"),
+            ("ColorDN_50", 128, "ColorDN_15"),
+            ("CAR_q40", 126, None),
+            ("CAR_q10", 126, "CAR_q40"),
+            ("CAR_q30", 126, "CAR_q40"),
+        )
+    },
     "RealSR_x4_mse": ((1_000_000, [1_000_000], 1e-4, 32), 256, "L1Loss", None),
     "RealSR_x4_gan": (
         (400_000, [400_000], 1e-4, 32),
@@ -78,6 +104,16 @@ PARAMETERS = {
     "CAR_q10": 15_771_025,
     "RealDN": 26_779_480,
     "RealSR_x4": 20_569_575,
+    "v2_lightSR_x2": 774_092,
+    "v2_lightSR_x3": 780_587,
+    "v2_lightSR_x4": 789_680,
+    "v2_SRSmall_x2": 9_621_935,
+    "v2_SR_x2": 22_903_001,
+    "v2_SR_x3": 23_087_641,
+    "v2_SR_x4": 23_050_713,
+    "v2_SRLarge_x2": 34_090_523,
+    "v2_ColorDN_50": 22_657_971,
+    "v2_CAR_q30": 22_651_705,
 }
 
 
@@ -113,7 +149,8 @@ def test_figures_of_the_recipes(name: str) -> None:
     assert train.pixel_opt["type"] == loss and train.pixel_opt["loss_weight"] == 1.0
     assert train.pixel_opt.get("eps") == (1e-6 if loss == "CharbonnierLoss" else None)
     assert (options.path.pretrain_network_g and options.path.pretrain_network_g.as_posix()) == start
-    assert options.path.strict_load_g == (name not in ("SR_x3", "SR_x4"))
+    skips_the_head = start is not None and options.scale > 1 and "RealSR" not in name
+    assert options.path.strict_load_g != skips_the_head
     dataset = options.datasets["train"]
     assert dataset.use_hflip and dataset.use_rot
     assert train.ema_decay == (0.999 if name.startswith("RealSR") or name.endswith("BSD400") else 0)
@@ -121,7 +158,7 @@ def test_figures_of_the_recipes(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in FIGURES if "DN_" in name or "CAR_" in name])
 def test_degradation_strength_is_that_of_the_name(name: str) -> None:
-    level = int(name.split("_")[1].lstrip("q"))
+    level = int(name.removeprefix("v2_").split("_")[1].lstrip("q"))
     for options in (recipe(name), parse_test_options(RECIPES / "test" / f"{name}.yml")):
         for dataset in options.datasets.values():
             assert (dataset.noise if "DN_" in name else dataset.quality) == level
@@ -228,6 +265,8 @@ def test_benchmarks_of_restoration() -> None:
         *((f"GrayDN_{sigma}", ["Set12", "BSD68", "Urban100"], "gray") for sigma in (15, 25, 50)),
         *((f"CAR_q{quality}", ["classic5", "LIVE1"], "gray") for quality in (10, 20, 30, 40)),
         *((f"colorCAR_q{quality}", ["LIVE1"], "color") for quality in (10, 20, 30, 40)),
+        *((f"v2_ColorDN_{sigma}", ["CBSD68", "Kodak24", "McMaster", "Urban100"], "color") for sigma in (15, 25, 50)),
+        *((f"v2_CAR_q{quality}", ["classic5", "LIVE1"], "gray") for quality in (10, 30, 40)),
         ("RealDN", ["SIDD"], "color"),
     ):
         options = parse_test_options(RECIPES / "test" / f"{name}.yml")
@@ -279,7 +318,7 @@ def test_the_quickstart_tests_two_networks_on_the_same_photos() -> None:
 
 def test_benchmarks_of_super_resolution() -> None:
     for scale in (2, 3, 4):
-        for kind in ("SR", "lightSR"):
+        for kind in ("SR", "lightSR", "v2_lightSR", "v2_SRSmall", "v2_SR", "v2_SRLarge"):
             sets = parse_test_options(RECIPES / "test" / f"{kind}_x{scale}.yml").evaluation_datasets()
             assert list(sets) == ["Set5", "Set14", "B100", "Urban100", "Manga109"]
             templates = {name: section.filename_tmpl for name, section in sets.items()}

@@ -81,7 +81,7 @@ def test_a_part_of_mambair_is_not_whole():
 @pytest.mark.parametrize(
     ("keys", "name"),
     [
-        (["layers.0.residual_group.layers.0.assm.x", "layers.0.residual_group.layers.0.win_mhsa.w"], "MambaIRv2"),
+        (["layers.0.residual_group.layers.0.assm.x", "layers.0.residual_group.layers.0.win_mhsa.w"], "not whole"),
         (["layers.0.residual_group.blocks.0.attn.relative_position_bias_table"], "SwinIR"),
         (["layers.0.residual_group.overlap_attn.w", "layers.0.residual_group.blocks.0.conv_block.cab.0.w"], "HAT"),
         (["encoder_level1.0.attn.temperature"], "Restormer"),

@@ -163,14 +163,14 @@ def test_list_shows_every_published_file(capsys, own_cache: Path) -> None:
     assert "38.57/0.9627" in printed and "unknown" in printed and "github.com/csguoh/MambaIR" in printed
 
 
-def published_at(url: str, sha256: str | None = None):
+def published_at(*urls: str, sha256: str | None = None):
     """Stands for a published file that lies at another address."""
 
     class Elsewhere:
         file_name = "light.pth"
 
         def __init__(self) -> None:
-            self.url, self.sha256 = url, sha256
+            self.urls, self.sha256 = urls, sha256
 
     return Elsewhere()
 
@@ -186,7 +186,7 @@ def test_get_keeps_only_files_that_are_weights(
     (tmp_path / "page").write_text("<html>quota exceeded</html>")
     write_photo(tmp_path / "photo.png", Photo(np.zeros((4, 4, 3), np.uint8)))
     (tmp_path / "photo.png").rename(tmp_path / "photo")
-    monkeypatch.setitem(PUBLISHED, "light", published_at((tmp_path / name).as_uri(), sha256))
+    monkeypatch.setitem(PUBLISHED, "light", published_at((tmp_path / name).as_uri(), sha256=sha256))
     assert main(["get", "light"]) == code
     printed = capsys.readouterr().out
     if code == 0:
@@ -197,6 +197,20 @@ def test_get_keeps_only_files_that_are_weights(
     else:
         assert "github.com/csguoh/MambaIR" in printed
         assert list(own_cache.iterdir()) == []
+
+
+def test_get_tries_the_next_place(tmp_path, own_cache, x2_weights, monkeypatch) -> None:
+    places = published_at((tmp_path / "gone").as_uri(), x2_weights.as_uri())
+    monkeypatch.setitem(PUBLISHED, "light", places)
+    assert main(["get", "light"]) == 0
+    assert (own_cache / "light.pth").read_bytes() == x2_weights.read_bytes()
+
+
+def test_the_files_of_version_2_lie_in_two_places() -> None:
+    found = PUBLISHED["v2_SRLarge_x3"]
+    assert found.file_name == "mambairv2_classicSR_Large_x3.pth" and found.scale == 3
+    assert [url.split("/")[2] for url in found.urls] == ["github.com", "huggingface.co"]
+    assert len([name for name in PUBLISHED if name.startswith("v2_")]) == 16
 
 
 def test_get_refuses_unknown_names(capsys) -> None:
