@@ -14,6 +14,7 @@ from mambair.archs.mambair_arch import MambaIR
 from mambair.archs.mambair_unet_arch import MambaIRUNet
 from mambair.archs.mambair_v2_arch import MambaIRv2, MambaIRv2Light
 from mambair.archs.network import RestorationNetwork
+from mambair.archs.ss2d import SS2D
 
 if TYPE_CHECKING:
     from mambair.weights.loading import detect_architecture, load_network, load_weights, save_weights
@@ -23,6 +24,7 @@ __all__ = [
     "EDSR",
     "RSSB",
     "RSSG",
+    "SS2D",
     "VSSM",
     "MambaIR",
     "MambaIRUNet",

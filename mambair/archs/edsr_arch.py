@@ -57,8 +57,12 @@ class EDSR(RestorationNetwork):
         self.upsample = Upsample(upscale, num_feat)
         self.conv_last = nn.Conv2d(num_feat, num_out_ch, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, num_in_ch, H, W) in [0, 1] -> (B, num_feat, H, W): what the head makes the image of."""
         self.check_input(x)
         x = self.conv_first((x - self.mean) * self.img_range)
-        x = x + self.conv_after_body(self.body(x))
+        return x + self.conv_after_body(self.body(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.forward_features(x)
         return self.conv_last(self.upsample(x)) / self.img_range + self.mean

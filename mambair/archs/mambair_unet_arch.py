@@ -125,6 +125,19 @@ class MambaIRUNet(RestorationNetwork):
         height, width = x.shape[2:]
         x = reflect_to_multiple(x, self.size_multiple).contiguous(memory_format=torch.channels_last)
         shallow = self.patch_embed(x)  # (B, C, H, W)
+        y = self._body(shallow)
+        restored = self.output(y + self.skip_conv(shallow)) if self.dual_pixel_task else self.output(y) + x
+        return restored[:, :, :height, :width]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, inp_channels, H, W) in [0, 1] -> (B, 2 * dim, H, W): what the last convolution makes the image of."""
+        self.check_input(x)
+        height, width = x.shape[2:]
+        x = reflect_to_multiple(x, self.size_multiple).contiguous(memory_format=torch.channels_last)
+        return self._body(self.patch_embed(x))[:, :, :height, :width]
+
+    def _body(self, shallow: Tensor) -> Tensor:
+        """The encoder, the decoder and the refinement, (B, C, H, W) -> (B, 2C, H, W)."""
         level1 = self.run_stage(self.encoder_level1, shallow)
         level2 = self.run_stage(self.encoder_level2, self.down1_2(level1))  # (B, 2C, H/2, W/2)
         level3 = self.run_stage(self.encoder_level3, self.down2_3(level2))  # (B, 4C, H/4, W/4)
@@ -134,6 +147,4 @@ class MambaIRUNet(RestorationNetwork):
         y = self.reduce_chan_level2(torch.cat([y, level2], dim=1))
         y = self.up2_1(self.run_stage(self.decoder_level2, y))
         y = self.run_stage(self.decoder_level1, torch.cat([y, level1], dim=1))  # (B, 2C, H, W)
-        y = self.run_stage(self.refinement, y)
-        restored = self.output(y + self.skip_conv(shallow)) if self.dual_pixel_task else self.output(y) + x
-        return restored[:, :, :height, :width]
+        return self.run_stage(self.refinement, y)

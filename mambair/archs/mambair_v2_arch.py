@@ -133,6 +133,11 @@ class MambaIRv2(Trunk):
         restored = super().forward(mirror_to_multiple(x, self.window_size))
         return restored[:, :, : height * self.scale, : width * self.scale]
 
+    def forward_features(self, x: Tensor) -> Tensor:
+        self.check_input(x)
+        height, width = x.shape[2:]
+        return super().forward_features(mirror_to_multiple(x, self.window_size))[:, :, :height, :width]
+
 
 @ARCHS.register(ignored_keys=("ape",))
 class MambaIRv2Light(MambaIRv2):

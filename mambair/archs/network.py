@@ -54,6 +54,10 @@ class RestorationNetwork(
             if isinstance(module, self.block_types):
                 module.compile(*args, **kwargs)
 
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The features (B, C, H, W) of an image (B, in_channels, H, W), as they are before the head, of its size."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward_features")
+
     def check_input(self, x: Tensor) -> None:
         """Raise UserError when (B, C, H, W) does not have this network's number of channels."""
         if x.ndim != 4 or x.shape[1] != self.in_channels:

@@ -93,13 +93,23 @@ class Trunk(RestorationNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         self.check_input(x)
-        x = ((x - self.mean) * self.img_range).contiguous(memory_format=torch.channels_last)
+        x = self._shifted(x)
+        return self._reconstruct(self._body(x), x) / self.img_range + self.mean
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) in [0, 1] -> (B, embed_dim, H, W): what the head makes the image of."""
+        self.check_input(x)
+        return self._body(self._shifted(x))
+
+    def _shifted(self, x: Tensor) -> Tensor:
+        return ((x - self.mean) * self.img_range).contiguous(memory_format=torch.channels_last)
+
+    def _body(self, x: Tensor) -> Tensor:
         shallow = self.conv_first(x)  # (B, C, H, W)
         features = self.pos_drop(self.patch_embed(channels_last(shallow)))  # (B, H, W, C)
         for layer in self.layers:
             features = layer(features)
-        features = self.conv_after_body(channels_first(self.norm(features))) + shallow  # (B, C, H, W)
-        return self._reconstruct(features, x) / self.img_range + self.mean
+        return self.conv_after_body(channels_first(self.norm(features))) + shallow  # (B, C, H, W)
 
     def _reconstruct(self, features: Tensor, x: Tensor) -> Tensor:
         """The image (B, in_channels, H s, W s), before mean and range are put back, by the head."""
