@@ -1,5 +1,7 @@
 """Tiny networks with fixed weights, and photos, for all tests, which leave the user's weights alone."""
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from mambair.archs import build_network
+from mambair.options import plugins
 from mambair.weights import sources
 
 TINY = {"type": "MambaIR", "embed_dim": 12, "depths": [1], "d_state": 4, "mlp_ratio": 1.5}
@@ -51,3 +54,19 @@ def nothing_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "shipped"
     monkeypatch.setattr(sources, "SHIPPED_FOLDER", folder)
     return folder
+
+
+@pytest.fixture
+def plugins_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test registers and loads is gone after it."""
+    from mambair.commands.options.components import registries  # imports all that register something
+
+    for registry in registries().values():
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+    monkeypatch.setattr(plugins, "_loaded", {})
+    monkeypatch.setattr(plugins, "_installed_are_loaded", False)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name, module in list(sys.modules.items()):
+        if tmp_path in Path(getattr(module, "__file__", None) or "/").parents:
+            del sys.modules[name]

@@ -16,6 +16,8 @@ MAX_BYTES = 4 << 20
 MAX_NODES = 200_000  # aliases of aliases describe far more data than the file holds
 
 _TAG = "tag:yaml.org,2002:"
+ON = "on"
+"""A key of losses, which YAML 1.1 takes for true."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class _Indexer:
             if key_node.tag == _TAG + "merge":
                 merged.append(value_node)
                 continue
+            if key_node.value == ON:
+                key_node.tag = _TAG + "str"
             if key_node.tag != _TAG + "str":
                 problem = "expected a key in letters (put it in quotes if it is one)"
                 raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)

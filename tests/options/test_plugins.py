@@ -17,7 +17,7 @@ from mambair.data.seeded_dataset import SeededDataset
 from mambair.errors import UserError
 from mambair.options import dump_options, parse_train_options, plugins
 from mambair.options.plugins import load_installed_plugins, load_plugins, loaded_plugins
-from mambair.registry import ARCHS, DATASETS, LOSSES
+from mambair.registry import DATASETS, LOSSES
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -44,16 +44,7 @@ train:
 """
 
 
-@pytest.fixture(autouse=True)
-def as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers and loads is gone after it."""
-    for each in (ARCHS, DATASETS, LOSSES):
-        monkeypatch.setattr(each, "_entries", dict(each._entries))
-    monkeypatch.setattr(plugins, "_loaded", {})
-    monkeypatch.setattr(plugins, "_installed_are_loaded", False)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in set(sys.modules):
-        monkeypatch.setitem(sys.modules, name, sys.modules[name])
+pytestmark = pytest.mark.usefixtures("plugins_forgotten")
 
 
 def write(folder: Path, name: str, text: str) -> Path:
