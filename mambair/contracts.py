@@ -126,11 +126,11 @@ class RandomNormals(Protocol):
 class Degradation(Protocol):
     """Makes a low-quality image of a whole image, or of a part that is cut as the attributes say.
 
-        @DEGRADATIONS.register()
-        class BoxBlur:
-            scale, alignment, margin = 1, 1, 1
-            def __call__(self, image, rng):
-                return cv2.blur(image, (3, 3))
+    @DEGRADATIONS.register()
+    class BoxBlur:
+        scale, alignment, margin = 1, 1, 1
+        def __call__(self, image, rng):
+            return cv2.blur(image, (3, 3))
     """
 
     @property

@@ -234,16 +234,20 @@ class MetricRegistry(Registry[float]):
         ignored_keys: Collection[str] = (),
         replace: bool = False,
         higher_is_better: bool | None = None,
+        smallest_side: int | None = None,
     ) -> Callable[[Registered], Registered]:
-        """As `Registry.register`; `higher_is_better` becomes an attribute of the function.
+        """As `Registry.register`; `higher_is_better` and `smallest_side` become attributes of the function.
 
-        Left out, the function has the attribute already, or the option file says `better: higher` or `lower`.
+        Left out, the function has the former already, or the option file says `better: higher` or `lower`. The latter
+        is the side in pixels, after cropping, of the smallest image that can be judged.
         """
         decorator = super().register(name, ignored_keys=ignored_keys, replace=replace)
 
         def with_direction(entry: Registered) -> Registered:
             if higher_is_better is not None:
                 vars(entry)["higher_is_better"] = higher_is_better
+            if smallest_side is not None:
+                vars(entry)["smallest_side"] = smallest_side
             return decorator(entry)
 
         return with_direction

@@ -37,9 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     namespace = build_parser().parse_args(argv)
     arguments = run_arguments(namespace)
     files = [
-        parse_test_options(
-            path, force_yml=arguments.force_yml, debug=arguments.debug, plugins=arguments.plugins
-        )
+        parse_test_options(path, force_yml=arguments.force_yml, debug=arguments.debug, plugins=arguments.plugins)
         for path in (arguments.opt, *namespace.compare)
     ]
 

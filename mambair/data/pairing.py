@@ -62,6 +62,8 @@ class Requirements:
     """Images must have three channels; otherwise they are read as gray, whatever they have."""
     gt_size: int | None = None
     """Side of the largest patch that is cut from the ground truth."""
+    judged: tuple[tuple[str, int], ...] = ()
+    """Metrics with the side in pixels of the smallest ground truth that they can judge, borders included."""
     decode: bool = False
     """Decode every image, not only its header: slow, and finds all damage."""
 
@@ -284,6 +286,15 @@ def _size_problems(pair: Pair, headers: list[ImageHeader], requirements: Require
         problems.append(Problem(pair.gt.path, f"{size} pixels are too few for scale {scale}"))
     elif requirements.gt_size is not None and scale * min(expected) < requirements.gt_size:
         problems.append(Problem(pair.gt.path, f"{size} pixels are too few for gt_size {requirements.gt_size}"))
+    for metric, side in requirements.judged:
+        if scale * min(expected) < side:
+            problems.append(
+                Problem(
+                    pair.gt.path,
+                    f"{size} pixels are too few for {metric}, which needs {side} with its borders: "
+                    "it is left out of the mean",
+                )
+            )
     if pair.lq is not None and (headers[1].height, headers[1].width) != expected:
         problems.append(
             Problem(

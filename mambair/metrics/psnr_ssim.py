@@ -60,7 +60,7 @@ def calculate_psnr(
     return math.inf if mean_square == 0 else 10 * math.log10(255**2 / mean_square)
 
 
-@METRICS.register(ignored_keys=("better",), higher_is_better=True)
+@METRICS.register(ignored_keys=("better",), higher_is_better=True, smallest_side=_SSIM_WINDOW)
 def calculate_ssim(
     image: np.ndarray, reference: np.ndarray, crop_border: int = 0, test_y_channel: bool = False
 ) -> float:

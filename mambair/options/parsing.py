@@ -77,9 +77,7 @@ def _drop_unless_set(data: dict[str, Any], section: BaseModel, group: type[BaseM
             data.pop(key, None)
 
 
-def _parse(
-    path: Path, schema: type[Options], force_yml: Sequence[str], debug: bool, plugins: Sequence[str]
-) -> Options:
+def _parse(path: Path, schema: type[Options], force_yml: Sequence[str], debug: bool, plugins: Sequence[str]) -> Options:
     document = read_yaml(path)
     data, lines = document.data, dict(document.lines)
     forced: dict[KeyPath, str] = {}

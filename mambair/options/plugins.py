@@ -70,9 +70,7 @@ def load_plugins(
     return [_load(spec, folder, where, show_traceback) for spec in specs]
 
 
-def load_plugins_of(
-    data: Mapping[str, Any], file: Path, where: str, *, show_traceback: bool = False
-) -> list[Plugin]:
+def load_plugins_of(data: Mapping[str, Any], file: Path, where: str, *, show_traceback: bool = False) -> list[Plugin]:
     """Load what an option file's key `plugins` names, relative to the file; nothing where it is of the wrong type."""
     named = data.get("plugins")
     named = [named] if isinstance(named, str) else named or []

@@ -14,7 +14,7 @@ from mambair.data.lmdb_store import build_lmdb
 from mambair.data.paired_dataset import PairedImageDataset
 from mambair.imaging.files import write_image
 from tests.engine.tiny_run import read_weights
-from tests.faults.runs import differences
+from tests.faults.runs import differences, read_state
 from tests.faults.scene import Scene, at_step
 
 Patch = pytest.MonkeyPatch
@@ -141,14 +141,17 @@ def test_images_that_are_missing_when_a_run_goes_on(scene: Scene) -> None:
     scene.assert_nothing_lost()
 
 
-def test_validation_image_that_goes_bad_leaves_out_the_validation(scene: Scene, monkeypatch: Patch) -> None:
+def test_validation_image_that_goes_bad_is_left_out_and_named(scene: Scene, monkeypatch: Patch) -> None:
     with monkeypatch.context() as patch:
         at_step(patch, 5, lambda stepper: (scene.root / "held_out" / "LR" / "rocketx2.png").unlink())
         outcome = scene.train()
     assert outcome.code == 0, outcome.output
-    assert "ERROR the validation at iteration 6 is left out: " in outcome.output
+    assert "WARNING held_out: rocket is left out of the mean: " in outcome.output
     assert "rocketx2.png: no such file" in outcome.output
     assert "Traceback" not in outcome.output
+    assert "validation at 6 on held_out: psnr " in outcome.output
+    # Means over other images are nobody's best.
+    assert read_state(scene.root, 6)["best"] == read_state(scene.root, 4)["best"]
     weights = [read_weights(root, 6) for root in (scene.reference, scene.root)]
     assert differences(*weights) == []
 

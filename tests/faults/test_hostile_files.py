@@ -250,7 +250,8 @@ def test_odd_names_work(tmp_path: Path, capfd: pytest.CaptureFixture, name: str)
     options["name"] = name if name.isprintable() else "plain"
     file = write_options(root, options, f"{name}.yml")
     assert train_main(["-opt", str(file)]) == 0
-    assert (root / "experiments" / options["name"] / "visualization" / name / f"{name}_2.png").is_file()
+    saved = root / "experiments" / options["name"] / "visualization" / "held_out" / name / f"{name}_2.png"
+    assert saved.is_file()
     options["train"]["total_iter"] = 4
     assert train_main(["-opt", str(write_options(root, options, f"{name}.yml")), "--auto_resume"]) == 0
     weights = root / "experiments" / options["name"] / "models" / "net_g_4.pth"

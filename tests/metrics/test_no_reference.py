@@ -48,8 +48,8 @@ def test_images_without_ground_truth_are_scored(created):
     metrics = build("psnr", *NAMES)
     image = np.full((8, 9, 3), 51, dtype=np.uint8)
     for shape in (image, image[..., :1]):
-        values = score(metrics, shape, None, "photo")
-        assert values == pytest.approx(dict.fromkeys(NAMES, 0.2), rel=1e-6)
+        values, problems = score(metrics, shape, None)
+        assert not problems and values == pytest.approx(dict.fromkeys(NAMES, 0.2), rel=1e-6)
     assert sorted(created) == sorted(NAMES)  # once each
 
 

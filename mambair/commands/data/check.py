@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+import mambair.metrics  # noqa: F401  (registers the metrics)
 from mambair.commands.data.findings import find_all
 from mambair.commands.data.jobs import default_workers, progress_bar
 from mambair.commands.exit_codes import OK, USER_ERROR
@@ -16,7 +17,7 @@ from mambair.data.loaders import TrainLoader  # noqa: F401  (its module register
 from mambair.data.pairing import Pair, Problem, inspect_pairs, list_entries
 from mambair.errors import UserError
 from mambair.options import TestOptions, TrainOptions, parse_options
-from mambair.registry import DATASETS
+from mambair.registry import DATASETS, METRICS
 from mambair.runtime.log_setup import console
 
 
@@ -92,7 +93,8 @@ def _inspect(options: TrainOptions | TestOptions, key: str, decode: bool) -> Sec
     except UserError as error:
         report.problems.extend(str(error).splitlines())
         return report
-    requirements = replace(found.requirements, decode=decode)
+    judged = _judged(options) if key != "train" and section.dataroot_gt else ()
+    requirements = replace(found.requirements, decode=decode, judged=judged)
     with progress_bar() as progress:
         bar = progress.add_task(report.name, total=len(found.pairs))
         problems = inspect_pairs(found.pairs, requirements, on_progress=lambda count: progress.advance(bar, count))
@@ -103,6 +105,17 @@ def _inspect(options: TrainOptions | TestOptions, key: str, decode: bool) -> Sec
     if section.dataroot_gt:  # a SingleImageDataset has none: its images are low-quality ones
         report.truth = [pair.gt for pair in found.pairs]
     return report
+
+
+def _judged(options: TrainOptions | TestOptions) -> tuple[tuple[str, int], ...]:
+    """The metrics of the file that cannot judge images of every size, each with the smallest side that it can."""
+    found = []
+    for name, block in (options.val.metrics if options.val is not None else {}).items():
+        side = getattr(METRICS.get(block["type"], options.where(f"val.metrics.{name}")), "smallest_side", None)
+        border = block.get("crop_border", 0)
+        if side is not None and isinstance(border, int):
+            found.append((name, side + 2 * border))
+    return tuple(found)
 
 
 def _ranges(pairs: Sequence[Pair], problems: Sequence[Problem]) -> tuple[str, str]:

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 COMPARISON = "comparison.md"
 
+SOME_UNREAD = 1
+"""Exit code where images could not be read: the others have been judged."""
+
 IMAGE_KEYS = {"task", "noise", "quality", "dataroot_gt", "dataroot_lq", "meta_info_file", "filename_tmpl", "color"}
 """What a data set's section says about its images."""
 
@@ -48,6 +51,11 @@ class Candidate:
         """Its line in tables."""
         return Row(self.options.name, self.scores)
 
+    @property
+    def left_out(self) -> list[str]:
+        """A note for each image that is missing in a mean."""
+        return [note for name, scores in self.scores.items() for note in scores.notes(name)]
+
 
 class Tester:
     """Tests the networks of one or several option files and compares them.
@@ -63,7 +71,7 @@ class Tester:
         self.candidates = [prepare_candidate(options, group) for options in files]
 
     def run(self, debug: bool = False) -> int:
-        """Test, write results/<name>/ for each file, print the table; returns the exit code."""
+        """Test, write results/<name>/ for each file, print the table; returns the exit code: 0, or SOME_UNREAD."""
         folders = [make_folders(candidate.options) for candidate in self.candidates]
         setup_logging(folders[0].log, self.group.rank, debug)
         for candidate, folder in zip(self.candidates, folders, strict=True):
@@ -72,7 +80,8 @@ class Tester:
             self._test(candidate, folder)
         if is_main_process():
             self._report(folders)
-        return 0
+        unread = any(scores.unread for candidate in self.candidates for scores in candidate.scores.values())
+        return SOME_UNREAD if unread else 0
 
     def _test(self, candidate: Candidate, folders: ResultsFolders) -> None:
         options = candidate.options
@@ -83,6 +92,8 @@ class Tester:
             candidate.scores[name] = validator.run(candidate.model.restore, dataset, name, keep)
             seconds = time.perf_counter() - began
             logger.info("%s on %s: %d images in %.1f s", options.name, name, len(dataset), seconds)
+            for note in candidate.scores[name].notes(name):
+                logger.warning("%s: %s", options.name, note)
             self._judge_baseline(validator, options.scale, name, dataset)
         candidate.images.merge(all_gather_object(candidate.images.datasets))
 
@@ -116,7 +127,8 @@ class Tester:
         for candidate, folder in zip(self.candidates, folders, strict=True):
             write_results(candidate, baselines, folder, higher_is_better)
         table = make_table([*baselines, *(candidate.row for candidate in self.candidates)], higher_is_better)
-        notes = protocol_notes(self.candidates[0].options)
+        left_out = [note for candidate in self.candidates for note in candidate.left_out]
+        notes = [*protocol_notes(self.candidates[0].options), *dict.fromkeys(left_out)]
         if len(self.candidates) > 1:
             write_markdown(folders[0].root / COMPARISON, "Comparison", table, notes)
         if table.columns:
@@ -199,7 +211,7 @@ def write_results(
     )
     write_json(folders.root / "metrics.json", content)
     table: ResultTable = make_table([*own, candidate.row], higher_is_better)
-    notes = [f"Weights: {weights}", *protocol_notes(options)]
+    notes = [f"Weights: {weights}", *protocol_notes(options), *candidate.left_out]
     write_markdown(folders.root / "metrics.md", options.name, table, notes)
     write_html_report(folders.root / "report.html", options.name, table, candidate.images.datasets, notes)
 

@@ -87,6 +87,10 @@ class Scores:
     """Metrics of the images of one data set, in its order."""
 
     images: dict[str, dict[str, float]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Image -> why it is missing in some means, or in all."""
+    unread: frozenset[str] = frozenset()
+    """Those of them that could not be read at all: the means are of other images than usual."""
 
     def means(self) -> dict[str, float]:
         """Mean of each metric over the images, summed in their order: the same to the last digit on any machine."""
@@ -95,21 +99,24 @@ class Scores:
         return {name: sum(column) / len(column) for name, column in values.items()}
 
     def as_json(self) -> dict[str, Any]:
-        """{"psnr": mean, ..., "images": {name: {"psnr": value, ...}}}."""
-        return {**self.means(), "images": self.images}
+        """{"psnr": mean, ..., "images": {name: {"psnr": value, ...}}}, and {"left_out": {name: reason}} if any are."""
+        return {**self.means(), "images": self.images, **({"left_out": self.left_out} if self.left_out else {})}
+
+    def notes(self, dataset: str) -> list[str]:
+        """A line for each image that is missing in a mean, for logs and below tables."""
+        return [f"{dataset}: {name} is left out of the mean: {reason}" for name, reason in self.left_out.items()]
 
 
-def score(metrics: Sequence[Metric], image: np.ndarray, reference: np.ndarray | None, name: str) -> dict[str, float]:
-    """The metrics of one image; those that compare with a ground truth are left out where there is none.
-
-    Raises UserError that names the image where it cannot be compared.
-    """
-    values = {}
+def score(
+    metrics: Sequence[Metric], image: np.ndarray, reference: np.ndarray | None
+) -> tuple[dict[str, float], list[str]]:
+    """The metrics of one image, and why it has not all; those that need a ground truth only where there is one."""
+    values, problems = {}, []
     for metric in metrics:
         if metric.needs_reference and reference is None:
             continue
         try:
             values[metric.name] = metric(image, reference)
         except UserError as error:
-            raise UserError(f"{name}: {metric.name}: {error}") from error
-    return values
+            problems.append(f"{metric.name}: {error}")
+    return values, problems

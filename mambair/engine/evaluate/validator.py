@@ -68,18 +68,19 @@ class Validator:
     ) -> Scores:
         """Restore and score all images of a data set called `name`; every process gets the scores of all of them.
 
-        `keep` is called with each image that this process restored, from another thread. Raises UserError, on every
-        process, for an image that cannot be read or judged on any of them.
+        An image that cannot be read, or not be judged by a metric, is left out of the means and named. `keep` is called
+        with each image that this process restored, from another thread. Raises UserError, on every process, where one
+        cannot restore.
         """
         names = image_names(dataset)
         own = range(self.group.rank, len(dataset), self.group.world_size)
-        values: dict[int, dict[str, float]] = {}
+        found: dict[int, _Found] = {}
         problem = None
         try:
-            values = self._judge_own(restore, dataset, name, own, names, keep)
+            found = self._judge_own(restore, dataset, name, own, names, keep)
         except UserError as error:
             problem = str(error)
-        return self._gather(names, values, complete=len(values) == len(own), problem=problem)
+        return self._gather(names, found, complete=len(found) == len(own), problem=problem)
 
     def _judge_own(
         self,
@@ -89,9 +90,10 @@ class Validator:
         own: Sequence[int],
         names: Sequence[str],
         keep: Callable[[Judged], None] | None,
-    ) -> dict[int, dict[str, float]]:
-        """The metrics of this process's images by index; of some of them where it is asked to stop."""
-        scored: dict[int, Future] = {}
+    ) -> "dict[int, _Found]":
+        """What was found of this process's images by index; of some of them where it is asked to stop."""
+        scored: dict[int, Future[_Found]] = {}
+        found: dict[int, _Found] = {}
         with (
             ThreadPoolExecutor(1) as reader,
             ThreadPoolExecutor(SCORING_THREADS) as scorer,
@@ -101,13 +103,16 @@ class Validator:
             for index, sample in prefetched(dataset, own, reader):
                 if self.stop():
                     break
+                progress.advance(task)
+                if isinstance(sample, UserError):
+                    found[index] = _Found({}, str(sample), read=False)
+                    continue
                 restored = restore(sample["lq"].unsqueeze(0))[0]
                 scored[index] = scorer.submit(self._judge, names[index], index, sample, restored.cpu(), keep)
                 # Images wait in memory until they are scored: at most two for each thread.
                 if len(scored) >= 2 * SCORING_THREADS:
                     list(scored.values())[-2 * SCORING_THREADS].result()
-                progress.advance(task)
-            return {index: future.result() for index, future in scored.items()}
+            return found | {index: future.result() for index, future in scored.items()}
 
     def _judge(
         self,
@@ -116,24 +121,39 @@ class Validator:
         sample: Sample | LowQualitySample,
         restored: Tensor,
         keep: Callable[[Judged], None] | None,
-    ) -> dict[str, float]:
+    ) -> "_Found":
         gt = tensor_to_image(cast(Sample, sample)["gt"]) if "gt" in sample else None
         judged = Judged(name, index, tensor_to_image(sample["lq"]), tensor_to_image(restored), gt)
         if keep is not None:
             keep(judged)
-        return score(self.metrics, judged.restored, gt, sample["lq_path"])
+        values, problems = score(self.metrics, judged.restored, gt)
+        return _Found(values, "; ".join(problems))
 
     def _gather(
-        self, names: Sequence[str], values: Mapping[int, dict[str, float]], complete: bool, problem: str | None
+        self, names: Sequence[str], found: "Mapping[int, _Found]", complete: bool, problem: str | None
     ) -> Scores:
-        parts = all_gather_object((complete, problem, dict(values)))
+        parts = all_gather_object((complete, problem, dict(found)))
         for _, their_problem, _ in parts:
             if their_problem is not None:
                 raise UserError(their_problem)
         if not all(part_complete for part_complete, _, _ in parts):
             raise Interrupted
-        merged = {index: value for _, _, part in parts for index, value in part.items()}
-        return Scores({name: merged[index] for index, name in enumerate(names)})
+        merged = {index: each for _, _, part in parts for index, each in part.items()}
+        in_order = {name: merged[index] for index, name in enumerate(names)}
+        return Scores(
+            {name: each.values for name, each in in_order.items() if each.read},
+            {name: each.problem for name, each in in_order.items() if each.problem},
+            frozenset(name for name, each in in_order.items() if not each.read),
+        )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What was found of one image."""
+
+    values: dict[str, float]
+    problem: str = ""
+    read: bool = True
 
 
 def image_names(dataset: EvaluationDataset) -> list[str]:
@@ -148,15 +168,19 @@ def image_names(dataset: EvaluationDataset) -> list[str]:
 
 def prefetched(
     dataset: EvaluationDataset, indices: Sequence[int], reader: ThreadPoolExecutor
-) -> Iterator[tuple[int, Sample | LowQualitySample]]:
-    """(index, sample) in order, each read while the one before is worked on."""
-    if not indices:
-        return
-    upcoming = reader.submit(dataset.__getitem__, indices[0])
-    for index, following in zip(indices, [*indices[1:], None], strict=True):
-        sample = upcoming.result()
-        if following is not None:
-            upcoming = reader.submit(dataset.__getitem__, following)
+) -> Iterator[tuple[int, Sample | LowQualitySample | UserError]]:
+    """(index, sample) in order, each read while the one before is worked on; the error where one cannot be read."""
+
+    def read(index: int) -> Sample | LowQualitySample | UserError:
+        try:
+            return dataset[index]
+        except UserError as error:
+            return error
+
+    coming = [reader.submit(read, index) for index in indices[:1]]
+    for position, index in enumerate(indices):
+        sample = coming.pop().result()
+        coming += [reader.submit(read, following) for following in indices[position + 1 : position + 2]]
         yield index, sample
 
 
@@ -191,7 +215,7 @@ def pass_through(lq: Tensor) -> Tensor:
 def image_writer(folder: Path, label: str, per_image_folder: bool = False) -> Callable[[Judged], None]:
     """A `keep` that writes restored images as <folder>/<image>_<label>.png.
 
-    While training, as in BasicSR, each image has a folder for its stages: <folder>/<image>/<image>_<iter>.png.
+    While training each image has a folder for its stages: <folder>/<image>/<image>_<iter>.png.
     """
 
     def write(judged: Judged) -> None:

@@ -114,9 +114,7 @@ class Stepper:
         """
         iteration, micro_batches = loaded.iteration, loaded.micro_batches
         batches = [
-            self.model.prepare(
-                {**batch.content, "iteration": iteration}, preparation_rng(self.seed, batch.first_draw)
-            )
+            self.model.prepare({**batch.content, "iteration": iteration}, preparation_rng(self.seed, batch.first_draw))
             for batch in micro_batches
         ]
         result = StepResult({}, {}, {})

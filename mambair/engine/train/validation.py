@@ -52,6 +52,7 @@ class RunValidation:
         self.visualization = visualization
         self.trackers = trackers
         self.show_progress = show_progress
+        self._told: dict[str, dict[str, str]] = {}
 
     def run(self, model: TrainableModel, iteration: int, best: Best, stop: StopRequest) -> bool:
         """Judge the model after `iteration`; returns whether it is the best so far, by the first metric.
@@ -67,8 +68,10 @@ class RunValidation:
                 keep = self._keeper(name, iteration, pictures)
                 found[name] = validator.run(model.restore, dataset, name, keep)
         is_best = False
+        weights = "; averaged weights" if model.averages else ""
         for position, (name, scores) in enumerate(found.items()):
-            is_best |= self._note(name, scores, iteration, best) and position == 0
+            is_best |= self._note(name, scores, iteration, best, weights) and position == 0
+            self._name_left_out(name, scores)
         for tracker in self.trackers:
             for name, scores in found.items():
                 tracker.scalars({f"metrics/{name}/{key}": value for key, value in scores.means().items()}, iteration)
@@ -76,27 +79,39 @@ class RunValidation:
                 tracker.image(f"validation/{name}", picture, iteration)
         return is_best
 
-    def _note(self, name: str, scores: Scores, iteration: int, best: Best) -> bool:
-        """Log the scores of a data set and note the best ones; returns whether the first metric is the best so far."""
+    def _note(self, name: str, scores: Scores, iteration: int, best: Best, weights: str) -> bool:
+        """Log the scores of a data set and note the best ones; returns whether the first metric is the best so far.
+
+        Means over other images than usual, of which some could not be read, are nobody's best. `weights` says which
+        ones were judged.
+        """
         means = scores.means()
         parts, improved = [], []
         for metric in self.metrics:
             if metric.name not in means:
                 continue
             key, value = f"{name}/{metric.name}", means[metric.name]
-            if key not in best or metric.is_better(value, best[key]["value"]):
+            if not scores.unread and (key not in best or metric.is_better(value, best[key]["value"])):
                 best[key] = {"value": value, "iter": iteration}
                 improved.append(metric)
-            record = best[key]
+            record = best.get(key, {"value": None, "iter": 0})
             shown = (format_value(metric.name, number) for number in (value, record["value"]))
             parts.append("{} {} (best {} at {:,})".format(metric.name, *shown, record["iter"]))
-        logger.info("validation at %s on %s: %s", f"{iteration:,}", name, ", ".join(parts) or "images only")
+        shown_scores = ", ".join(parts) or "images only"
+        logger.info("validation at %s on %s: %s%s", f"{iteration:,}", name, shown_scores, weights)
         return bool(self.metrics) and self.metrics[0] in improved
+
+    def _name_left_out(self, name: str, scores: Scores) -> None:
+        """Log which images are missing in the means: once, and again when they are others."""
+        if scores.left_out != self._told.get(name, {}):
+            for note in scores.notes(name):
+                logger.warning(note)
+            self._told[name] = scores.left_out
 
     def _keeper(self, name: str, iteration: int, pictures: dict[str, np.ndarray]) -> Callable[[Judged], None]:
         write = None
         if self.visualization is not None:
-            write = image_writer(self.visualization, str(iteration), per_image_folder=True)
+            write = image_writer(self.visualization / name, str(iteration), per_image_folder=True)
 
         def keep(judged: Judged) -> None:
             if write is not None:
