@@ -38,9 +38,7 @@ def channel_activations(network: nn.Module, images: Iterable[Tensor]) -> np.ndar
     """
     modules = [module for module in network.modules() if isinstance(module, STATE_SPACE_MODULES)]
     if not modules:
-        raise UserError(
-            f"{type(network).__name__} has no state-space module to look at; use a MambaIR or MambaIRv2"
-        )
+        raise UserError(f"{type(network).__name__} has no state-space module to look at; use a MambaIR or MambaIRv2")
     means: list[np.ndarray] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

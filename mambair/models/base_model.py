@@ -139,10 +139,13 @@ class TrainableModel(ABC):
                 gradient_as_bucket_view=True,
             )
 
-    def add_average(self, name: str, decay: float) -> None:
-        """Keep an exponential moving average of a network from its present weights on; none for decay 0."""
+    def add_average(self, name: str, decay: float, warmup: bool = False) -> None:
+        """Keep an exponential moving average of a network from its present weights on; none for decay 0.
+
+        `warmup`: see `make_average`.
+        """
         if decay > 0:
-            self.averages[name] = make_average(self.networks[name], decay)
+            self.averages[name] = make_average(self.networks[name], decay, warmup)
 
     def autocast(self) -> torch.autocast:
         """The context for forward passes: mixed precision if this model was built for it."""

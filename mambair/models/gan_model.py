@@ -119,7 +119,7 @@ class AdversarialModel(RestorationModel):
         )
         model.optimizers["net_g"] = build_optimizer(options, "optim_g", model.networks["net_g"])
         model.optimizers["net_d"] = build_optimizer(options, "optim_d", model.networks["net_d"])
-        model.add_average("net_g", train.ema_decay)
+        model.add_average("net_g", train.ema_decay, train.ema_warmup)
         return model
 
     def prepare(self, batch: Batch, rng: np.random.Generator) -> Batch:

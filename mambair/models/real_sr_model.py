@@ -145,7 +145,7 @@ class RealSRModel(RestorationModel):
             sharpen_target=options.l1_gt_usm,
         )
         model.optimizers["net_g"] = build_optimizer(options, "optim_g", model.networks["net_g"])
-        model.add_average("net_g", train.ema_decay)
+        model.add_average("net_g", train.ema_decay, train.ema_warmup)
         return model
 
     def prepare(self, batch: Batch, rng: np.random.Generator) -> Batch:

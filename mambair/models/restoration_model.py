@@ -73,7 +73,7 @@ class RestorationModel(TrainableModel):
             amp_dtype=autocast_dtype(train.amp, device),
         )
         model.optimizers["net_g"] = build_optimizer(options, "optim_g", model.networks["net_g"])
-        model.add_average("net_g", train.ema_decay)
+        model.add_average("net_g", train.ema_decay, train.ema_warmup)
         return model
 
     def phases(self, iteration: int) -> Sequence[Phase]:

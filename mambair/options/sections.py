@@ -92,6 +92,8 @@ class TrainSection(Section):
     """Steps over which the learning rate rises linearly from 0; -1 for none."""
     ema_decay: Annotated[Real, Field(ge=0, lt=1)] = 0.0
     """Decay of the exponential moving average of the weights; 0 for none."""
+    ema_warmup: Flag = False
+    """Let the decay grow, min(ema_decay, (1 + n) / (10 + n)) at update n: the average forgets its start."""
     optim_g: OptimizerBlock
     """Optimiser of the restoration network."""
     optim_d: OptimizerBlock | None = None

@@ -33,7 +33,7 @@ METRICS = {
 }
 
 
-# Everything at once that could differ after resuming: MixUp, two epochs and a half, patches that grow, EMA, DropPath.
+# All at once that could differ after resuming: MixUp, two epochs and a half, patches and an EMA that grow, DropPath.
 HARD = {
     "model_type": "ImageCleanModel",
     "train__mixing_augs": {"mixup": True, "mixup_beta": 1.2, "use_identity": True},
@@ -43,6 +43,7 @@ HARD = {
     "datasets__train__gt_size": 24,
     "train__optim_g": {"type": "AdamW", "lr": 1e-3, "weight_decay": 1e-2, "betas": [0.9, 0.99]},
     "train__use_grad_clip": True,
+    "train__ema_warmup": True,
 }
 
 

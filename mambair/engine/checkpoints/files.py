@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mambair.errors import UserError
 from mambair.models.base_model import TrainableModel
-from mambair.models.ema import restart_average
+from mambair.models.ema import go_on_after, restart_average
 from mambair.runtime.files import atomic_write
 from mambair.weights.loading import load_state_dict, network_options
 from mambair.weights.state_files import (
@@ -157,13 +157,19 @@ def is_state(content: Any) -> bool:
         and content["iter"] >= 0
         and isinstance(content.get("optimizers"), list)
         and all(isinstance(part, dict) and {"state", "param_groups"} <= part.keys() for part in content["optimizers"])
-        and all(isinstance(content.get(key, {}), dict) for key in ("best", "plan", "scaler"))
+        and all(isinstance(content.get(key, {}), dict) for key in ("averages", "best", "plan", "scaler"))
+        and isinstance(content.get("options", ""), str)
         and isinstance(content.get("processes", []), list)
     )
 
 
-def load_networks(model: TrainableModel, folders: CheckpointFolders, iteration: int) -> None:
-    """Load the weights that belong to a state, and the averages if the files have them (else they restart)."""
+def load_networks(
+    model: TrainableModel, folders: CheckpointFolders, iteration: int, updates: Mapping[str, int]
+) -> None:
+    """Load the weights that belong to a state, and the averages if the files have them (else they restart).
+
+    `updates`: how often each average was updated; as often as there were iterations where that is not known.
+    """
     for name, network in model.networks.items():
         path = folders.weights(name, iteration)
         if not path.is_file():
@@ -173,6 +179,7 @@ def load_networks(model: TrainableModel, folders: CheckpointFolders, iteration: 
         average = model.averages.get(name)
         if average is not None and "params_ema" in content:
             load_state_dict(average.module, unwrap(content, path, "params_ema"), path)
+            go_on_after(average, updates.get(name, iteration))
         elif average is not None:
             restart_average(average, network)
 

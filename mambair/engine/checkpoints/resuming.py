@@ -134,7 +134,7 @@ def go_on_from(start: Start, model: TrainableModel, stepper: KeepsState, group: 
     if start.path is None:
         return Position()
     state = start.state
-    load_networks(model, CheckpointFolders.of_state(start.path), start.iteration)
+    load_networks(model, CheckpointFolders.of_state(start.path), start.iteration, state.get("averages", {}))
     try:
         load_optimizers(model, state, start.path)
         for optimizer in model.optimizers.values():

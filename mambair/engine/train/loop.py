@@ -21,6 +21,7 @@ from mambair.engine.train.trackers import Tracker
 from mambair.engine.train.validation import RunValidation
 from mambair.errors import UserError
 from mambair.models.base_model import TrainableModel
+from mambair.models.ema import updates_of
 from mambair.runtime.distributed import all_gather_object, broadcast_object, is_main_process, reduce_mean
 from mambair.runtime.run_folders import RunFolders
 from mambair.runtime.seeding import get_rng_state
@@ -214,6 +215,7 @@ class Trainer:
             "schedulers": [{"last_epoch": self.position.iteration} for _ in self.model.optimizers],
             **self.stepper.state(),
             "processes": all_gather_object({"rng": get_rng_state(), "model": self.model.extra_state()}),
+            "averages": {name: updates_of(average) for name, average in self.model.averages.items()},
             "plan": dict(self.plan),
             "best": self.position.best,
             "validation_pending": self.position.validation_pending,
