@@ -189,13 +189,15 @@ def examine() -> list[Finding]:
     return [*findings, *check_extras(), *check_weights()]
 
 
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    return argparse.ArgumentParser("mambair doctor", description="What is installed, what works, how to fix the rest.")
+
+
 @reports_user_errors
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the report; returns 0, or 1 if something that is installed does not work."""
-    parser = argparse.ArgumentParser(
-        "mambair doctor", description="What is installed, what works, how to fix the rest."
-    )
-    parser.parse_args(argv)
+    build_parser().parse_args(argv)
     table = Table("", "what", "found", "fix", show_edge=False)
     marks = {"ok": "[green]ok[/]", "note": "[yellow]--[/]", "bad": "[red]BAD[/]"}
     findings = examine()

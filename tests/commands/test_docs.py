@@ -5,6 +5,7 @@ name exist and the commands take their arguments.
 """
 
 import argparse
+import importlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -14,10 +15,7 @@ import pytest
 import torch
 
 from mambair import cli
-from mambair.commands import analyze, weights
-from mambair.commands.data import command as data_command
-from mambair.commands.options import command as options_command
-from mambair.commands.restore import command as restore_command
+from mambair.commands import weights
 from mambair.commands.test import build_parser as build_test_parser
 from mambair.options import parse_run_arguments, parse_test_options, parse_train_options
 from mambair.weights.published import PUBLISHED
@@ -26,7 +24,14 @@ from tests.fake_hub import serve
 
 DOCS = PROJECT / "docs"
 RUN = ("restore.md", "weights.md", "analysis.md")
-READ = ("tasks.md", "options.md", "model_card.md", "performance.md", "../datasets/README.md")
+READ = (
+    "tasks.md",
+    "options.md",
+    "model_card.md",
+    "performance.md",
+    "development/kernels.md",
+    "../datasets/README.md",
+)
 
 RECIPES = {
     "mambair restore photo.jpg -o restored": Recipe(("restored/photo.jpg",)),
@@ -182,8 +187,7 @@ def test_the_other_pages_name_what_exists(command: str, monkeypatch: pytest.Monk
         run = accepted(build_test_parser(), arguments)
         parse_test_options(run.opt, force_yml=run.force_yml, debug=run.debug)
     elif program == "mambair":
-        parsers = {"data": data_command, "restore": restore_command, "analyze": analyze, "weights": weights}
-        parsers["options"] = options_command
-        accepted(parsers[name].build_parser(), arguments)
+        module = importlib.import_module(cli.COMMANDS[name].target.partition(":")[0])
+        accepted(module.build_parser(), arguments)
     else:
         pytest.fail(f"a kind of command that this test does not know: {command}")

@@ -135,7 +135,7 @@ def test_commands_in_running_text_exist() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in (README, *PROJECT.glob("docs/*.md"), PROJECT / "datasets" / "README.md"):
+    for page in (README, *PROJECT.glob("docs/**/*.md"), PROJECT / "datasets" / "README.md"):
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
             assert target.startswith("http") or (page.parent / target).exists(), f"{page.name}: {target}"
 
