@@ -5,8 +5,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from mambair.runtime.moved_modules import install
+
 if TYPE_CHECKING:
     from mambair.inference.restorer import load_model
+
+install()
 
 __version__ = "1.0.0"
 
