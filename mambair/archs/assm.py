@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mambair.archs.blocks import init_scan_parameters
 from mambair.archs.layers import DepthwiseConv2d, PaddedLinear, PaddedPointwise, channels_first, channels_last
+from mambair.archs.vssm import init_scan_parameters
 from mambair.ops import attentive_scan
 
 

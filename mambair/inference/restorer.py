@@ -30,6 +30,9 @@ Tile = TileRule | Literal["auto"]
 
 GRAY, COLOR = 1, 3
 
+# Of a result: 16 megapixels in colour, which take 200 MB. The free memory is for larger ones.
+NEAR_VALUES = 3 * 2**24
+
 
 class Restorer:
     """A network with all that is needed to restore images of any type, size, depth and channel count.
@@ -46,7 +49,8 @@ class Restorer:
         overlap: pixels that neighbouring tiles share; default `mambair.inference.tiling.default_overlap`.
         ensemble: average over the eight flips and transpositions (MambaIR+ in the paper; eight times slower).
         batch: images of equal size, or tiles, that go through the network together.
-        compile: torch.compile and, on GPUs, CUDA graphs: slow on the first images of each size, faster afterwards.
+        compile: torch.compile, and CUDA graphs for images of every size: slow on the first images of each size, faster
+            afterwards. Without it, small images and tiles are replayed as CUDA graphs from the third of a size on.
     """
 
     def __init__(
@@ -75,10 +79,14 @@ class Restorer:
         self.device = device
         self._autocast = autocast_dtype(amp, device)
         self._tile, self._overlap, self._ensemble, self._batch = tile, overlap, ensemble, batch
-        self._forward = GraphedForward(self.network) if compile else self.network
+        self._compiled = compile
+        self._forward: Callable[[torch.Tensor], torch.Tensor] = self.network
         if compile:  # in place; MambaIR's networks compile one block for all, which takes seconds, not minutes
             self.network.compile()
-        self._plan = TilePlan(self._run_plainly if compile else self._run, network, device)
+            self._forward = GraphedForward(self.network, most_pixels=None, asked_for=True)
+        elif device.type == "cuda":
+            self._forward = GraphedForward(self.network)
+        self._plan = TilePlan(self._run_plainly, network, device)
 
     def restore(self, image: Any) -> Any:
         """Restore an image, an array of images or a list of images.
@@ -101,15 +109,20 @@ class Restorer:
         if isinstance(image, (list, tuple)):
             return self._restore_list(image)
         unpacked = unpack_image(image)
-        return unpacked.pack(self._restore_planes(unpacked.planes))
+        return unpacked.pack(self._restore_planes(self._brought_near(unpacked.planes)))
 
     def _restore_list(self, images: Sequence[Any]) -> list[Any]:
         results: list[Any] = []
         for group in group_by_size([unpack_image(image) for image in images], self._batch):
-            restored = self._restore_planes(joined([unpacked.planes for unpacked in group]))
+            restored = self._restore_planes(self._brought_near(joined([unpacked.planes for unpacked in group])))
             parts = restored.split([len(unpacked.planes) for unpacked in group])
             results.extend(unpacked.pack(part) for unpacked, part in zip(group, parts, strict=True))
         return results
+
+    def _brought_near(self, planes: torch.Tensor) -> torch.Tensor:
+        """On the network's device, where what is around the network is quicker; large images stay where they are."""
+        is_small = planes.numel() * self.scale**2 <= NEAR_VALUES
+        return planes.to(self.device) if is_small else planes
 
     def _restore_planes(self, planes: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) with C from 1 to 4 -> (B, C, s*H, s*W) clipped to [0, 1]."""
@@ -197,21 +210,25 @@ class Restorer:
 
     def _run(self, lq: torch.Tensor) -> torch.Tensor:
         """The network on its device, in its precision; float32 results."""
-        return self._call(self._forward, lq)
+        if not self._compiled:
+            return self._call(self._forward, lq)
+        try:
+            return self._call(self._forward, lq)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            raise UserError(f"torch.compile failed ({str(error).splitlines()[0]}); run without it") from error
 
     @torch.inference_mode()
     def _call(self, forward: Callable[[torch.Tensor], torch.Tensor], lq: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
-            try:
-                return forward(lq.to(self.device)).float()
-            except torch._dynamo.exc.TorchDynamoException as error:
-                raise UserError(f"torch.compile failed ({str(error).splitlines()[0]}); run without it") from error
+            return forward(lq.to(self.device)).float()
 
     def _run_plainly(self, lq: torch.Tensor) -> torch.Tensor:
         """The same without compiled code and graphs, for images that measure memory: theirs would take seconds to make.
 
         From the second size on, torch.compile makes code for any size: photos would get no code of their own.
         """
+        if not self._compiled:
+            return self._call(self.network, lq)
         with torch.compiler.set_stance("force_eager"):
             return self._call(self.network, lq)
 

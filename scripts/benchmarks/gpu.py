@@ -4,13 +4,21 @@ from collections.abc import Iterator
 
 import torch
 
-from benchmarks.gpu_networks import time_inference, time_training, time_v2
+from benchmarks.gpu_networks import time_inference, time_plain, time_training, time_v2
 from benchmarks.gpu_scans import time_scans
+from benchmarks.gpu_starts import time_starts
 from benchmarks.tables import Settings, Table
 from benchmarks.timing import Budget
 from mambair.errors import UserError
 
-PARTS = {"scan": time_scans, "train": time_training, "infer": time_inference, "v2": time_v2}
+PARTS = {
+    "plain": time_plain,
+    "start": time_starts,
+    "scan": time_scans,
+    "train": time_training,
+    "infer": time_inference,
+    "v2": time_v2,
+}
 
 
 def run_gpu(settings: Settings) -> Iterator[Table]:

@@ -26,6 +26,8 @@ from benchmarks.jobs import (
     Contender,
     Job,
     inference_jobs,
+    plain_inference_jobs,
+    plain_training_jobs,
     training_jobs,
     v2_inference_jobs,
     v2_training_jobs,
@@ -74,6 +76,16 @@ def time_v2(settings: Settings, budget: Budget) -> Iterator[Table]:
     """The tables of MambaIRv2."""
     yield from time_training(settings, budget, v2_training_jobs())
     yield from time_inference(settings, budget, v2_inference_jobs())
+
+
+def time_plain(settings: Settings, budget: Budget) -> Iterator[Table]:
+    """The tables of networks as plain modules, in inference and in training."""
+    note = "Medians of CUDA events. Plain modules: neither compiled nor captured, as most people run them."
+    for title, jobs, make_work in (
+        ("Plain modules: inference on the GPU", plain_inference_jobs(), _make_restoration),
+        ("Plain modules: training step on the GPU", plain_training_jobs(), _make_step),
+    ):
+        yield from _time_jobs(title, jobs, make_work, note, settings, budget)
 
 
 def _time_jobs(

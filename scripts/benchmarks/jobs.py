@@ -79,6 +79,38 @@ def training_jobs() -> tuple[Job, ...]:
     )
 
 
+def _plain(options: dict, swinir: dict) -> tuple[Contender, ...]:
+    """The contenders as they are loaded, in everybody's own loop: neither compiled nor captured."""
+    published = Contender(PUBLISHED, partial(build_network, options), "mamba_ssm", (EAGER,))
+    return (_ours(options, (EAGER,)), _swinir(swinir, (EAGER,)), published)
+
+
+def plain_inference_jobs() -> tuple[Job, ...]:
+    """Images of growing size through networks as they are loaded."""
+    light, classic = _plain(LIGHT, SWINIR_LIGHT), _plain(CLASSIC, SWINIR_CLASSIC)
+    return (
+        Job("light x2, 64x64", (1, 3, 64, 64), FP32, light, 15),
+        Job("light x2, 64x64", (1, 3, 64, 64), HALF, light, 15),
+        Job("light x2, 256x256", (1, 3, 256, 256), HALF, light, 18),
+        Job("light x2, 512x512", (1, 3, 512, 512), HALF, light, 50),
+        Job("classic x2, 64x64", (1, 3, 64, 64), HALF, classic, 24),
+        Job("classic x2, 256x256", (1, 3, 256, 256), HALF, classic, 80),
+    )
+
+
+def plain_training_jobs() -> tuple[Job, ...]:
+    """Training steps of networks as they are loaded."""
+    light, classic = _plain(LIGHT, SWINIR_LIGHT), _plain(CLASSIC, SWINIR_CLASSIC)
+    unet = (_ours(UNET, (EAGER,)), Contender(PUBLISHED, partial(build_network, UNET), "mamba_ssm", (EAGER,)))
+    return (
+        Job("light x2, 16 x 64x64", (16, 3, 64, 64), HALF, light, 80),
+        Job("light x2, 16 x 64x64", (16, 3, 64, 64), TF32, light),
+        Job("classic x2, 4 x 64x64", (4, 3, 64, 64), HALF, classic, 115),
+        Job("classic x2, 4 x 64x64", (4, 3, 64, 64), TF32, classic),
+        Job("U-Net, 8 x 128x128", (8, 3, 128, 128), HALF, unet, 150, scale=1),
+    )
+
+
 def inference_jobs() -> tuple[Job, ...]:
     """Restoring one image; SwinIR as its weights are loaded, and built for just this size.
 

@@ -40,7 +40,7 @@ class Settings:
     """Measurements per figure, of which the median is given."""
     quick: bool
     """Small sizes, to see that everything runs; the figures mean nothing then."""
-    only: tuple[str, ...] = ("scan", "train", "infer", "v2")
+    only: tuple[str, ...] = ("plain", "start", "scan", "train", "infer", "v2")
     """Parts of the GPU section that are measured."""
     time_limit: float | None = None
     """Seconds after which the GPU section begins no further row; None for no limit."""

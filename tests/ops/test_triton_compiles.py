@@ -26,7 +26,7 @@ SCAN = WALK | {"N": 10, "WIDE": False, "BE": 32}
 SEQUENTIAL = SCAN | {"NP": 12, "BN": 16}
 SEQUENCE = {"IMAGE": False, "EVEN": True, "WIDE": True}
 PROJECT = {"E": 72, "R": 4, "BR": 16, "BL": 64, "BE": 64}
-DELTA = {"E": 72, "R": 4, "P": 24, "SLOTS": 4, "RUN": 8, "SHARING": 4, "BLOCK": 128}
+DELTA = {"E": 72, "R": 4, "P": 24, "SLOTS": 4, "RUN": 8, "SHARING": 4, "PIXELS": 4, "BLOCK": 128}
 
 # (kernel, compile-time arguments, warps); "precision" is filled in for each GPU.
 KERNELS = {

@@ -30,7 +30,7 @@ TINY = {
 def bench(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """The modules of the section, measuring on the CPU, where a graph cannot be captured."""
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    from benchmarks import gpu, gpu_networks, gpu_scans, jobs, networks, roofline, tables, timing
+    from benchmarks import gpu, gpu_networks, gpu_scans, gpu_starts, jobs, networks, roofline, tables, timing
 
     def seconds(work: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -46,7 +46,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setattr(timing, "peak_mebibytes", lambda work: (1.0, 2.0))
     monkeypatch.setattr(timing, "clock_under", lambda work: 1000.0)
     monkeypatch.setattr(timing, "capture", refuse)
-    modules = (gpu, gpu_networks, gpu_scans, jobs, networks, roofline, tables, timing)
+    modules = (gpu, gpu_networks, gpu_scans, gpu_starts, jobs, networks, roofline, tables, timing)
     return SimpleNamespace(**{module.__name__.rpartition(".")[2]: module for module in modules})
 
 
@@ -265,3 +265,20 @@ def test_markdown_and_json_are_there_after_an_interruption(
     expected = "## Times\n\n| way | ms |\n| --- | ---: |\n| eager | 1235 |\n| graph | - |\n\nA note.\n"
     assert expected in capsys.readouterr().out
     assert '"ms": 1234.56' in file.read_text(encoding="utf-8")
+
+
+def test_the_command_is_timed_with_an_empty_cache_first(
+    bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caches, sources = [], []
+
+    def run(command: list[str], env: dict[str, str], **_: object) -> None:
+        caches.append(sorted(path.name for path in Path(env["TRITON_CACHE_DIR"]).glob("*")))
+        sources.append(len(list(Path(command[2]).glob("*.png"))) or 1)
+        Path(env["TRITON_CACHE_DIR"], "kernel").mkdir(parents=True, exist_ok=True)
+
+    monkeypatch.setattr(bench.gpu_starts.subprocess, "run", run)
+    (table,) = bench.gpu_starts.time_starts(_settings(bench, quick=True), bench.timing.Budget(None))
+    assert caches == [[], ["kernel"], ["kernel"]]
+    assert sources == [1, 1, bench.gpu_starts.QUICK_PHOTOS]
+    assert all(isinstance(row["seconds"], float) for row in table.rows)

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import register_flop_formula
 from mambair.ops.attentive_scan.triton_launch import add_prompts, move_rows, prompt_gradients, sorted_rows
 from mambair.ops.flops import BACKWARD_FACTOR, Shape, ss2d_scan_flops
 from mambair.ops.ss2d.triton_launch import ScanInputs, launch_refusal, pack_parameters, scan_forward
-from mambair.ops.ss2d.triton_launch_backward import Kept, scan_backward
-from mambair.ops.ss2d.triton_plan import ScanShape, kept_shapes
+from mambair.ops.ss2d.triton_launch_backward import scan_backward
+from mambair.ops.ss2d.triton_plan import ScanShape, kept_bytes
 
 
 def unavailable_reason(device: torch.device) -> str | None:
@@ -75,9 +75,8 @@ def _run(
     A_logs: Tensor,
     Ds: Tensor,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(y (B, L, D), rows (B L), sorted x (B L, D), states that enter the chunks, sums of delta); all but y empty
-    unless `keep`."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(y (B, L, D), rows (B L), sorted x (B L, D), what the scan kept, as bytes); all but y empty unless `keep`."""
     batch, length, channels = x.shape
     shape = _shape(batch, length, channels, dt_projs_weight.shape[2], A_logs.shape[1])
     with torch.autocast(x.device.type, enabled=False):
@@ -86,19 +85,18 @@ def _run(
         sequence = move_rows(places if places.stride(1) == 1 else places.contiguous(), rows, back=False)
         _, projected = _project(sequence, tokens.contiguous(), prompts.contiguous(), x_proj_weight)
         inputs = _inputs(sequence, projected, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-        y, states, sums, _ = scan_forward(shape, inputs)
+        y, kept, _ = scan_forward(shape, inputs)
         y = move_rows(y, rows, back=True).view(x.shape)
     if keep:
-        return y, rows, sequence, states, sums
-    return y, x.new_empty(0), x.new_empty(0), x.new_empty(0), x.new_empty(0)
+        return y, rows, sequence, kept
+    return y, x.new_empty(0), x.new_empty(0), x.new_empty(0)
 
 
 def _run_backward(
     dy: Tensor,
     rows: Tensor,
     sequence: Tensor,
-    states: Tensor,
-    sums: Tensor,
+    kept: Tensor,
     tokens: Tensor,
     prompts: Tensor,
     x_proj_weight: Tensor,
@@ -118,8 +116,7 @@ def _run_backward(
         weight, projected = _project(sequence, tokens, prompts, x_proj_weight)
         inputs = _inputs(sequence, projected, dt_projs_weight, dt_projs_bias, A_logs, Ds)
         dy_sorted = move_rows(dy.to(sequence.dtype).reshape(sequence.shape), rows, back=False)
-        found = scan_backward(shape, dy_sorted, inputs, Kept(states, sums), None, A_is_log=True)
-        assert found.x is not None
+        found = scan_backward(shape, dy_sorted, inputs, kept, None, A_is_log=True)
         dx = move_rows(found.x.addmm_(found.projected, weight), rows, back=True)
         d_x_proj = found.projected.t() @ sequence
         d_prompts = prompt_gradients(found.projected, tokens, prompts)
@@ -181,7 +178,7 @@ def _scan(
     A_logs: Tensor,
     Ds: Tensor,
     keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`_run` for tracing."""
     parameters = (x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
     return _run(x, tokens, policy, prompts, *parameters, keep)
@@ -201,16 +198,14 @@ def _(
     keep: bool,
 ) -> tuple[Tensor, ...]:
     if not keep:
-        return x.new_empty(x.shape), x.new_empty(0), x.new_empty(0), x.new_empty(0), x.new_empty(0)
+        return x.new_empty(x.shape), x.new_empty(0), x.new_empty(0), x.new_empty(0)
     batch, length, channels = x.shape
     shape = _shape(batch, length, channels, dt_projs_weight.shape[2], A_logs.shape[1])
-    states, sums = kept_shapes(shape, x.device)
     return (
         x.new_empty(x.shape),
         tokens.new_empty(batch * length, dtype=torch.int64),
         x.new_empty(batch * length, channels),
-        A_logs.new_empty(states, dtype=torch.float32),
-        A_logs.new_empty(sums, dtype=torch.float32),
+        x.new_empty(kept_bytes(shape, x.device), dtype=torch.uint8),
     )
 
 
@@ -219,8 +214,7 @@ def _scan_backward(
     dy: Tensor,
     rows: Tensor,
     sequence: Tensor,
-    states: Tensor,
-    sums: Tensor,
+    kept: Tensor,
     tokens: Tensor,
     prompts: Tensor,
     x_proj_weight: Tensor,
@@ -232,7 +226,7 @@ def _scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`_run_backward` for tracing."""
     parameters = (x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    return _run_backward(dy, rows, sequence, states, sums, tokens, prompts, *parameters, policy_needed)
+    return _run_backward(dy, rows, sequence, kept, tokens, prompts, *parameters, policy_needed)
 
 
 @_scan_backward.register_fake
@@ -240,8 +234,7 @@ def _(
     dy: Tensor,
     rows: Tensor,
     sequence: Tensor,
-    states: Tensor,
-    sums: Tensor,
+    kept: Tensor,
     tokens: Tensor,
     prompts: Tensor,
     *parameters_and_need: Any,
@@ -278,6 +271,6 @@ def _forward_flops(
 
 @register_flop_formula(torch.ops.mambair.attentive_scan_triton_backward)
 def _backward_flops(dy: Shape, *shapes: Any, **_: Any) -> int:
-    prompts, dt_projs = shapes[5], shapes[7]
+    prompts, dt_projs = shapes[4], shapes[6]
     batch, length, channels = dy
     return BACKWARD_FACTOR * ss2d_scan_flops(batch, length, channels, prompts[1], dt_projs[2], 1)

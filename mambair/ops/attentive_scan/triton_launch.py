@@ -54,6 +54,7 @@ def prompt_gradients(d_projected: Tensor, tokens: Tensor, prompts: Tensor) -> Te
     with torch.cuda.device_of(d_projected):
         kernels.prompt_gradients_kernel[(shares, triton.cdiv(tokens_known, block))](
             d_projected, tokens, parts, count, _SHARE, tokens_known, columns, states, BR=_ROWS, BT=block,
-            BN=max(16, triton.next_power_of_2(states)), PRECISION=product_precision(d_projected), num_warps=4,
+            BN=max(16, triton.next_power_of_2(states)), num_warps=4,
+            PRECISION=product_precision(d_projected.dtype, d_projected.device),
         )  # fmt: skip
     return parts.sum(0)

@@ -10,7 +10,9 @@ cache, and dilation changes nothing.
     x           (B, H, W, C)   any strides but that channels are side by side; strides are counted in groups of V
                                channels, which tells the compiler that V channels may be read at once
     weight      (9, C)         fp32, row 3 i + j for the neighbour i - 1 rows down and j - 1 columns to the right
-    y, dy, dx   (B, H, W, C)   contiguous
+    y, dy       (B, H, W, C)   contiguous
+    dx          (B, H, W, C)   pixels dx_pixel V apart: it may be a slice of a wider tensor; dx_groups V >= C channels
+                               of it are written, zeros behind the image's own
     parts       (P, 10, C)     fp32 sums of the gradients of weight and bias over one strip each
 """
 
@@ -19,7 +21,10 @@ import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 # Sizes of images come in any number; a kernel for each divisor of theirs would only cost time to compile.
-SIZES = ["H", "W", "groups", "x_image", "x_row", "x_pixel", "dilation", "residues", "rows", "strips", "blocks_w"]
+SIZES = [
+    "H", "W", "groups", "x_image", "x_row", "x_pixel", "dilation", "residues", "rows", "strips", "blocks_w", "dx_pixel",
+    "dx_groups",
+]  # fmt: skip
 
 
 @triton.jit
@@ -132,7 +137,7 @@ def convolve_kernel(
 @triton.jit(do_not_specialize=SIZES)
 def gradients_kernel(
     x_ptr, weight_ptr, dy_ptr, dx_ptr, parts_ptr,
-    H, W, groups, x_image, x_row, x_pixel, dilation, residues, rows, strips, blocks_w,
+    H, W, groups, x_image, x_row, x_pixel, dilation, residues, rows, strips, blocks_w, dx_pixel, dx_groups,
     V: tl.constexpr, PX: tl.constexpr, BC: tl.constexpr, UNROLL: tl.constexpr,
 ):  # fmt: skip
     """dx, and the strip's sums for the gradients of weight and bias; dy is the gradient of the convolution itself.
@@ -149,6 +154,10 @@ def gradients_kernel(
     places = w[:, None] * C + c[None, :]
     x_ptr += (b * x_image + h.to(tl.int64) * x_row) * V
     row_place = (b * H + h - dilation) * W * C
+    dx_places = w[:, None] * (dx_pixel * V) + c[None, :]
+    dx_mask = (w < W)[:, None] & (c < dx_groups * V)[None, :]
+    dx_step = dilation.to(tl.int64) * W * (dx_pixel * V)
+    dx_ptr += (b * H + h - 2 * dilation) * W * (dx_pixel * V)
     x_step = dilation.to(tl.int64) * x_row * V
     step = dilation.to(tl.int64) * W * C
     zero = tl.zeros([PX, BC], tl.float32)
@@ -181,11 +190,12 @@ def gradients_kernel(
             d_8 += x_below * left
             d_bias += tl.where((row + u >= 1) & (row + u - 1 < count), middle, 0.0)
             x_above, x_same = x_same, x_below
-            target = dx_ptr + row_place + (u - 1) * step + places
+            target = dx_ptr + u * dx_step + dx_places
             stored = (row + u >= 2) & (row + u - 2 < count)
-            tl.store(target, dx.to(dx_ptr.dtype.element_ty), mask=masks[1] & stored)
+            tl.store(target, dx.to(dx_ptr.dtype.element_ty), mask=dx_mask & stored)
         x_ptr += UNROLL * x_step
         row_place += UNROLL * step
+        dx_ptr += UNROLL * dx_step
         h += UNROLL * dilation
     # dy of a pixel past the image's right end was read as a left neighbour; x there is zero, and dy is masked.
     d_weights = (d_0, d_1, d_2, d_3, d_4, d_5, d_6, d_7, d_8, d_bias)

@@ -1,4 +1,4 @@
-"""Buffers, grids and launches of the depthwise kernels; triton_kernels.py has the legend of the shapes."""
+"""Grids and launches of the depthwise kernels, prepared once a shape; triton_kernels.py explains the shapes."""
 
 import functools
 import math
@@ -8,11 +8,14 @@ import torch
 import triton
 from torch import Tensor
 
+from mambair.ops.copies import Copies, transposed
 from mambair.ops.depthwise import triton_kernels as kernels
+from mambair.ops.launching import Layout, PreparedKernel
 
 _THREADS = 128
 _LAUNCH = {"num_warps": _THREADS // 32, "num_stages": 1}
 _BLOCKS = (64, 32, 16)
+_FP32 = torch.float32
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,38 @@ def _block(channels: int) -> int:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a launch needs: parts (places, each of all channels), grid, sizes and compile-time arguments."""
+class Image:
+    """An image that is read: its shape (B, H, W, C), the strides of its first three dimensions and its type."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, x: Tensor) -> "Image":
+        return cls(tuple(x.shape), x.stride()[:3], x.dtype)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The operator on one kind of image.
+
+    weight: type of weight.  bias: type of bias, None if there is none.  dx_stride: from pixel to pixel of the gradient.
+    dx_channels: how many are written, zeros behind the image's own; none of them past the last block of channels.
+    """
+
+    image: Image
+    weight: torch.dtype
+    bias: torch.dtype | None
+    dilation: int
+    silu: bool
+    dx_stride: int
+    dx_channels: int
+
+
+@dataclass(frozen=True)
+class Cut:
+    """An image cut by a tiling: parts (places, each of all channels), grid, sizes and compile-time arguments."""
 
     parts: int
     grid: tuple[int]
@@ -55,12 +88,11 @@ class Plan:
     options: dict
 
 
-@functools.lru_cache(maxsize=1024)
-def _plan(shape: torch.Size, strides: tuple[int, ...], dilation: int, tiling: Tiling) -> Plan:
-    """Kept, since to work it out takes the CPU longer than a small image takes the GPU."""
-    batch, height, width, channels = shape
+def cut_image(image: Image, dilation: int, tiling: Tiling, others_in_groups: tuple[int, ...] = ()) -> Cut:
+    """`others_in_groups`: further sizes that the kernel takes in groups of channels."""
+    batch, height, width, channels = image.shape
     block = _block(channels)
-    vector = math.gcd(8, channels, *strides[:3])
+    vector = math.gcd(8, channels, *image.strides, *others_in_groups)
     columns = tiling.values * _THREADS // block
     blocks_w, blocks_c = triton.cdiv(width, columns), triton.cdiv(channels, block)
     # Rows of one residue modulo the dilation are neighbours of each other and of no other row.
@@ -69,47 +101,116 @@ def _plan(shape: torch.Size, strides: tuple[int, ...], dilation: int, tiling: Ti
     strips = min(triton.cdiv(tiling.programs, others * blocks_c), max(1, lines // tiling.min_rows))
     rows = triton.cdiv(lines, strips)
     strips = triton.cdiv(lines, rows)
-    groups = tuple(stride // vector for stride in strides[:3])
-    return Plan(
+    groups = tuple(stride // vector for stride in image.strides)
+    more = tuple(size // vector for size in others_in_groups)
+    return Cut(
         parts=others * strips,
         grid=(others * strips * blocks_c,),
-        sizes=(height, width, channels // vector, *groups, dilation, residues, rows, strips, blocks_w),
+        sizes=(height, width, channels // vector, *groups, dilation, residues, rows, strips, blocks_w, *more),
         options={"V": vector, "PX": columns, "BC": block, "UNROLL": tiling.unroll, **_LAUNCH},
     )
 
 
-def pack_weight(weight: Tensor) -> Tensor:
-    """(9, C), fp32, from (C, 1, 3, 3): channels side by side, so that a thread reads its own with a few wide loads."""
-    packed = weight.new_empty(9, weight.shape[0], dtype=torch.float32)
-    return packed.copy_(weight.view(-1, 9).t())
+class ConvolutionPlan:
+    """The launches of the operator.
 
+    Weights are packed first: (9, C), fp32, from (C, 1, 3, 3): channels side by side, so that a thread reads its own
+    with a few wide loads.
+    """
 
-def convolve(
-    x: Tensor, packed: Tensor, bias: Tensor | None, dilation: int, silu: bool, dy: Tensor | None = None
-) -> Tensor:
-    """The convolution of x (B, H, W, C), contiguous; with dy, dy times the slope of the SiLU behind it instead."""
-    plan = _plan(x.shape, x.stride(), dilation, CONVOLVE)
-    y = x.new_empty(x.shape)
-    with torch.cuda.device_of(x):
-        kernels.convolve_kernel[plan.grid](
-            x, packed, packed if bias is None else bias, y if dy is None else dy, y, *plan.sizes,
-            BIAS=bias is not None, SILU=silu and dy is None, SLOPE=dy is not None, **plan.options,
+    def __init__(self, key: Convolution, device: torch.device) -> None:
+        image, bias = key.image, key.bias
+        channels = image.shape[3]
+        self.pack = Copies([transposed(channels, 9, key.weight, _FP32)], device)
+        types = (image.dtype, _FP32, bias or _FP32, image.dtype, image.dtype)
+        cut = cut_image(image, key.dilation, CONVOLVE)
+        self._convolve, self._slope = (
+            PreparedKernel(
+                kernels.convolve_kernel, cut.grid, types, cut.sizes, device,
+                {"BIAS": bias is not None, "SILU": key.silu and not slope, "SLOPE": slope, **cut.options},
+            )
+            for slope in (False, True)
         )  # fmt: skip
+        self._silu = key.silu
+        cut = cut_image(image, key.dilation, GRADIENTS, (key.dx_stride, key.dx_channels))
+        scratch = image.shape if key.silu else (0,)
+        self.work = Layout(dy=(scratch, image.dtype), parts=((cut.parts, 10, channels), _FP32))
+        self._gradients = PreparedKernel(
+            kernels.gradients_kernel, cut.grid, (image.dtype, _FP32, image.dtype, image.dtype, _FP32), cut.sizes,
+            device, cut.options,
+        )  # fmt: skip
+        self._sum = PreparedKernel(
+            kernels.sum_parts_kernel, (triton.cdiv(channels, 32), 9 if bias is None else 10),
+            (_FP32, key.weight, bias or key.weight), (cut.parts, channels), device,
+            {"BP": 128, "BC": 32, "num_warps": 8, "num_stages": 1},
+        )  # fmt: skip
+        self.forward_kernels = (self.pack.kernel, self._convolve)
+        self.backward_kernels = (*((self._slope,) if key.silu else ()), self._gradients, self._sum)
+
+    def convolve(self, x: int, packed: int, bias: int, y: int) -> None:
+        """y (B, H, W, C), contiguous; bias is 0 if there is none."""
+        self._convolve(x, packed, bias or packed, y, y)
+
+    def gradients(
+        self, dy: int, x: int, packed: int, bias: int, dx: int, d_weight: int, d_bias: int, work: list[int]
+    ) -> None:
+        """dy is contiguous. `work`: addresses of that layout; d_bias is 0 if there is none."""
+        scratch, parts = work
+        if self._silu:
+            # A kernel of its own. To save its tensor in memory, the next kernel would have to convolve the pixels on
+            # both sides of its own once more: three times the arithmetic of this one, for memory that is mostly cache.
+            self._slope(x, packed, bias or packed, dy, scratch)
+            dy = scratch
+        self._gradients(x, packed, dy, dx, parts)
+        self._sum(parts, d_weight, d_bias or d_weight)
+
+
+@functools.lru_cache(maxsize=1024)
+def convolution_plan(key: Convolution, device: torch.device) -> ConvolutionPlan:
+    """Kept, since to work it out takes the CPU longer than a small image takes the GPU."""
+    return ConvolutionPlan(key, device)
+
+
+def plan_of(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, silu: bool) -> ConvolutionPlan:
+    """The plan for these tensors; its dx is contiguous."""
+    channels = x.shape[3]
+    bias_type = None if bias is None else bias.dtype
+    key = Convolution(Image.of(x), weight.dtype, bias_type, dilation, silu, channels, channels)
+    return convolution_plan(key, x.device)
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, silu: bool) -> Tensor:
+    """The convolution of x (B, H, W, C), contiguous; weight (C, 1, 3, 3) and bias are contiguous."""
+    plan = plan_of(x, weight, bias, dilation, silu)
+    y = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    packed = torch.empty(9, x.shape[3], dtype=_FP32, device=x.device)
+    with torch.cuda.device_of(x):
+        plan.pack([weight.data_ptr()], [packed.data_ptr()])
+        plan.convolve(x.data_ptr(), packed.data_ptr(), 0 if bias is None else bias.data_ptr(), y.data_ptr())
     return y
 
 
 def convolution_gradients(
-    dy: Tensor, x: Tensor, packed: Tensor, bias: Tensor | None, weight: Tensor, dilation: int
+    dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, silu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias (empty if there is none), each in its tensor's type; dy is contiguous."""
-    plan = _plan(x.shape, x.stride(), dilation, GRADIENTS)
-    channels = x.shape[3]
-    dx, d_weight = x.new_empty(x.shape), weight.new_empty(weight.shape)
-    d_bias = weight.new_empty(0) if bias is None else bias.new_empty(channels)
-    parts = packed.new_empty(plan.parts, 10, channels)
+    plan = plan_of(x, weight, bias, dilation, silu)
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    d_weight = torch.empty_like(weight)
+    d_bias = weight.new_empty(0) if bias is None else torch.empty_like(bias)
+    packed = torch.empty(9, x.shape[3], dtype=_FP32, device=x.device)
     with torch.cuda.device_of(x):
-        kernels.gradients_kernel[plan.grid](x, packed, dy, dx, parts, *plan.sizes, **plan.options)
-        kernels.sum_parts_kernel[(triton.cdiv(channels, 32), 9 if bias is None else 10)](
-            parts, d_weight, d_bias, plan.parts, channels, BP=128, BC=32, num_warps=8, num_stages=1
+        plan.pack([weight.data_ptr()], [packed.data_ptr()])
+        memory, work = plan.work.allocate(x.device)
+        plan.gradients(
+            dy.data_ptr(),
+            x.data_ptr(),
+            packed.data_ptr(),
+            0 if bias is None else bias.data_ptr(),
+            dx.data_ptr(),
+            d_weight.data_ptr(),
+            0 if bias is None else d_bias.data_ptr(),
+            work,
         )
+    del memory
     return dx, d_weight, d_bias

@@ -4,6 +4,8 @@ Shapes: B batch, D channels, L length, G groups of D / G channels, N states. Ins
 read them side by side.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,8 +13,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.flops import BACKWARD_FACTOR, selective_scan_flops
 from mambair.ops.ss2d.triton_launch import LOG2_E, ScanInputs, launch_refusal, scan_forward
-from mambair.ops.ss2d.triton_launch_backward import Kept, scan_backward
-from mambair.ops.ss2d.triton_plan import WARP, ScanShape, kept_shapes
+from mambair.ops.ss2d.triton_launch_backward import scan_backward
+from mambair.ops.ss2d.triton_plan import WARP, ScanShape, kept_bytes
 
 
 def unavailable_reason(device: torch.device) -> str | None:
@@ -37,7 +39,7 @@ def selective_scan_triton(
     keep_states = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
     projected = torch.cat((B, C), dim=2).permute(0, 3, 1, 2).flatten(2)  # (B, L, 2 G N)
     D, delta_bias = (A.new_zeros(A.shape[0]) if tensor is None else tensor for tensor in (D, delta_bias))
-    y, last_state, _, _ = _scan(
+    y, last_state, _ = _scan(
         u.transpose(1, 2), delta.transpose(1, 2), A, projected, D, delta_bias, B.shape[1], delta_softplus, keep_states
     )
     y = y.transpose(1, 2)
@@ -73,8 +75,8 @@ def _pack(A: Tensor, groups: int) -> Tensor:
 def _inputs(
     u: Tensor, delta: Tensor, A: Tensor, projected: Tensor, D: Tensor, delta_bias: Tensor, groups: int
 ) -> ScanInputs:
-    tensors = (tensor.contiguous() for tensor in (u, delta, projected))
-    return ScanInputs(*tensors, _pack(A, groups), None, delta_bias.contiguous(), D.contiguous())
+    u, delta, projected = u.contiguous(), delta.contiguous(), projected.contiguous()
+    return ScanInputs(u, delta, projected, _pack(A, groups), None, delta_bias.contiguous(), D.contiguous())
 
 
 @torch.library.custom_op("mambair::selective_scan_triton", mutates_args=())
@@ -88,24 +90,24 @@ def _scan(
     groups: int,
     softplus: bool,
     keep_states: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(y, last state (B, D, N), states that enter the chunks, sums of delta); u, delta, y: (B, L, D).
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, last state (B, D, N), what the backward pass needs besides, as bytes); u, delta, y: (B, L, D).
 
-    projected: (B, L, G 2N), B before C in every group. The latter two outputs are empty unless `keep_states`.
+    projected: (B, L, G 2N), B before C in every group. The last output is empty unless `keep_states`.
     """
     shape = _shape(u, A, groups, softplus)
-    y, states, sums, last = scan_forward(shape, _inputs(u, delta, A, projected, D, delta_bias, groups))
+    y, kept, last = scan_forward(shape, _inputs(u, delta, A, projected, D, delta_bias, groups))
     last_state = last.transpose(2, 3).flatten(1, 2).contiguous()  # (B, D, N)
-    if not keep_states:
-        states, sums = states.new_empty(0), sums.new_empty(0)
-    return y, last_state, states, sums
+    return y, last_state, kept if keep_states else kept.new_empty(0)
 
 
 @_scan.register_fake
-def _(u, delta, A, projected, D, delta_bias, groups, softplus, keep_states):
-    states, sums = kept_shapes(_shape(u, A, groups, softplus), u.device) if keep_states else ((0,), (0,))
+def _(
+    u: Any, delta: Any, A: Any, projected: Any, D: Any, delta_bias: Any, groups: Any, softplus: Any, keep_states: Any
+) -> Any:
+    kept = kept_bytes(_shape(u, A, groups, softplus), u.device) if keep_states else 0
     last_state = u.new_empty((u.shape[0], *A.shape), dtype=torch.float32)
-    return u.new_empty(u.shape), last_state, last_state.new_empty(states), last_state.new_empty(sums)
+    return u.new_empty(u.shape), last_state, u.new_empty(kept, dtype=torch.uint8)
 
 
 @torch.library.custom_op("mambair::selective_scan_triton_backward", mutates_args=())
@@ -118,8 +120,7 @@ def _scan_backward(
     projected: Tensor,
     D: Tensor,
     delta_bias: Tensor,
-    states: Tensor,
-    sums: Tensor,
+    kept: Tensor,
     groups: int,
     softplus: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -129,27 +130,40 @@ def _scan_backward(
     leaving = d_last_state.float().view(batch, groups, channels, -1).transpose(2, 3).contiguous()  # (B, G, N, E)
     inputs = _inputs(u, delta, A, projected, D, delta_bias, groups)
     dy = dy.to(u.dtype).contiguous()
-    found = scan_backward(shape, dy, inputs, Kept(states, sums), leaving, A_is_log=False)
+    found = scan_backward(shape, dy, inputs, kept, leaving, A_is_log=False)
+    assert found.delta is not None
     d_D, d_bias = found.D.flatten().to(D.dtype), found.bias.flatten().to(delta_bias.dtype)
     return found.x, found.delta, found.A.to(A.dtype), found.projected, d_D, d_bias
 
 
 @_scan_backward.register_fake
-def _(dy, d_last_state, u, delta, A, projected, D, delta_bias, states, sums, groups, softplus):
+def _(
+    dy: Any,
+    d_last_state: Any,
+    u: Any,
+    delta: Any,
+    A: Any,
+    projected: Any,
+    D: Any,
+    delta_bias: Any,
+    kept: Any,
+    groups: Any,
+    softplus: Any,
+) -> Any:
     return tuple(tensor.new_empty(tensor.shape) for tensor in (u, delta, A, projected, D, delta_bias))
 
 
-def _setup_context(ctx, inputs, output) -> None:
+def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
     *tensors, groups, softplus, _ = inputs
-    _, _, states, sums = output
-    ctx.save_for_backward(*tensors, states, sums)
+    kept = output[2]
+    ctx.save_for_backward(*tensors, kept)
     ctx.options = groups, softplus
-    ctx.mark_non_differentiable(states, sums)
-    # Otherwise zeros as large as the saved states are made for their gradients.
+    ctx.mark_non_differentiable(kept)
+    # Otherwise zeros as large as what is kept are made for its gradient.
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, dy, d_last_state, *_):
+def _backward(ctx: Any, dy: Any, d_last_state: Any, *_: Any) -> Any:
     u, _, A, *_ = ctx.saved_tensors
     dy = torch.zeros_like(u) if dy is None else dy
     d_last_state = A.new_zeros(u.shape[0], *A.shape) if d_last_state is None else d_last_state
@@ -162,11 +176,11 @@ _scan.register_autograd(_backward, setup_context=_setup_context)
 
 
 @register_flop_formula(torch.ops.mambair.selective_scan_triton)
-def _forward_flops(u, delta, A, *_, **__) -> int:
+def _forward_flops(u: Any, delta: Any, A: Any, *_: Any, **__: Any) -> int:
     batch, length, channels = u
     return selective_scan_flops(batch, length, channels, A[1])
 
 
 @register_flop_formula(torch.ops.mambair.selective_scan_triton_backward)
-def _backward_flops(dy, d_last_state, *shapes, **_) -> int:
+def _backward_flops(dy: Any, d_last_state: Any, *shapes: Any, **_: Any) -> int:
     return BACKWARD_FACTOR * _forward_flops(*shapes)

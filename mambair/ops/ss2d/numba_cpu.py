@@ -16,6 +16,7 @@ from mambair.ops.cpu.lanes import block_count, from_blocks, to_blocks
 from mambair.ops.cpu.recurrence import CHUNK
 from mambair.ops.cpu.simd import LANES, LOG2_E
 from mambair.ops.cpu.workers import run_tasks, split_work, sum_parts, worker_count
+from mambair.ops.direct import may_start_directly
 from mambair.ops.flops import BACKWARD_FACTOR, ss2d_core_flops
 from mambair.ops.ss2d.numba_kernels import COLUMNS, REVERSED, backward_unit, forward_unit
 
@@ -59,11 +60,12 @@ def scan_projected(x: Tensor, projections: Tensor, dt_weight: Tensor, dt_bias: T
     """The scans of an image whose projections to dt, B and C are given; all in float32, shapes as in `_scan`."""
     tensors = (x, projections, dt_weight, dt_bias, A, D)
     keep_states = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    if may_start_directly(*tensors):
+        return _DirectScan.apply(*tensors) if keep_states else _run(*tensors, False)[0]
     return _scan(*tensors, keep_states)[0]
 
 
-@torch.library.custom_op("mambair::ss2d_scan_numba", mutates_args=(), device_types="cpu")
-def _scan(
+def _run(
     x: Tensor,
     projections: Tensor,
     dt_weight: Tensor,
@@ -97,13 +99,15 @@ def _scan(
     return sum_parts(output).view_as(x), saved
 
 
+_scan = torch.library.custom_op("mambair::ss2d_scan_numba", _run, mutates_args=(), device_types="cpu")
+
+
 @_scan.register_fake
 def _(x: Any, projections: Any, dt_weight: Any, dt_bias: Any, A: Any, D: Any, keep_states: Any) -> Any:
     return x.new_empty(x.shape), _new_saved(x, A, keep_states)
 
 
-@torch.library.custom_op("mambair::ss2d_scan_numba_backward", mutates_args=(), device_types="cpu")
-def _scan_backward(
+def _run_backward(
     dy: Tensor,
     x: Tensor,
     projections: Tensor,
@@ -146,9 +150,32 @@ def _scan_backward(
     return sum_parts(dx).view_as(x), sum_parts(dprojections).view(projections.shape), dweight, dbias, dA, dD
 
 
+_scan_backward = torch.library.custom_op(
+    "mambair::ss2d_scan_numba_backward", _run_backward, mutates_args=(), device_types="cpu"
+)
+
+
 @_scan_backward.register_fake
 def _(dy: Any, x: Any, projections: Any, dt_weight: Any, dt_bias: Any, A: Any, D: Any, saved: Any) -> Any:
     return tuple(tensor.new_empty(tensor.shape) for tensor in (x, projections, dt_weight, dt_bias, A, D))
+
+
+class _DirectScan(torch.autograd.Function):
+    """The operator for plain calls, see `mambair.ops.direct`."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        arguments: list[Any] = [*tensors, True]
+        y, saved = _run(*arguments)
+        ctx.save_for_backward(*tensors, saved)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        # With a graph of its own, a second derivative is asked for: the operator says that it has none.
+        run = _scan_backward if torch.is_grad_enabled() else _run_backward
+        gradients = run(dy, *ctx.saved_tensors)
+        return tuple(gradient if need else None for gradient, need in zip(gradients, ctx.needs_input_grad, strict=True))
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:

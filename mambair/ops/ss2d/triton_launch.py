@@ -1,9 +1,10 @@
-"""Buffers and launches of the forward kernels, for images and sequences alike; triton_plan.py cuts scans up.
+"""The launches of the forward kernels, prepared once a shape, for images and sequences alike.
 
 Shapes: B batch, L = H W pixels, K directions, S of them in a launch, C chunks, E channels of a group in EB blocks, N
-states, R rank of delta, P = R + 2N.
+states, R rank of delta, P = R + 2N. triton_plan.py cuts scans up.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -12,15 +13,19 @@ import triton
 from torch import Tensor
 from triton.runtime.interpreter import InterpretedFunction
 
+from mambair.ops.launching import Layout, PreparedKernel
 from mambair.ops.ss2d import triton_forward as forward
 from mambair.ops.ss2d import triton_prepare as prepare
-from mambair.ops.ss2d.triton_plan import ONE_WARP, WARP, Launch, ScanShape, blocks_of, plan_for
+from mambair.ops.ss2d.triton_plan import ONE_WARP, WARP, Launch, ScanShape, blocks_of, kept_layout, plan_for
 
 LOG2_E = math.log2(math.e)
-# Of delta_kernel: channels per thread, threads that share the weights; and what it and bc_kernel take per program.
+# Of delta_kernel: channels per thread, its pixels, threads that share the weights; and what it and bc_kernel take per
+# program.
 _RUN = 8
+_DELTA_PIXELS = 4
 _SHARING = 4
 _BLOCK = 128
+_FP32 = torch.float32
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,44 @@ class ScanInputs:
     dt_weight: Tensor | None
     bias: Tensor
     D: Tensor
+
+    def types(self) -> "ScanTypes":
+        delta = None if self.delta is None else self.delta.dtype
+        return ScanTypes(self.x.dtype, delta, self.projected.dtype, self.bias.dtype, self.D.dtype)
+
+    def addresses(self) -> "ScanAddresses":
+        x, delta, projected, A2, dt_weight, bias, D = (
+            0 if tensor is None else tensor.data_ptr()
+            for tensor in (self.x, self.delta, self.projected, self.A2, self.dt_weight, self.bias, self.D)
+        )
+        return ScanAddresses(x, delta, projected, A2, dt_weight, bias, D)
+
+
+@dataclass(frozen=True)
+class ScanTypes:
+    """Types of the tensors of `ScanInputs`; A2 and dt_weight are fp32. delta is None where it is projected."""
+
+    x: torch.dtype
+    delta: torch.dtype | None
+    projected: torch.dtype
+    bias: torch.dtype
+    D: torch.dtype
+
+    @property
+    def after_softplus(self) -> torch.dtype:
+        """Of delta as the scans read it."""
+        half = self.x != _FP32 and (self.delta is None or self.delta != _FP32)
+        return torch.float16 if half else _FP32
+
+
+class ScanAddresses:
+    """Where the tensors of `ScanInputs` lie, 0 for those that are not there."""
+
+    __slots__ = ("A2", "D", "bias", "delta", "dt_weight", "projected", "x")
+
+    def __init__(self, x: int, delta: int, projected: int, A2: int, dt_weight: int, bias: int, D: int) -> None:
+        self.x, self.delta, self.projected, self.A2 = x, delta, projected, A2
+        self.dt_weight, self.bias, self.D = dt_weight, bias, D
 
 
 def launch_refusal(device: torch.device) -> str | None:
@@ -53,104 +96,178 @@ def launch_refusal(device: torch.device) -> str | None:
     return None
 
 
-def product_precision(x: Tensor) -> str:
+def product_precision(dtype: torch.dtype, device: torch.device) -> str:
     """How products run on the tensor cores: tf32 is finer than bf16 and fp16 inputs are; fp32 needs three terms."""
-    if not x.is_cuda or torch.cuda.get_device_capability(x.device) < (8, 0):
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
         return "ieee"
-    return "tf32x3" if x.dtype == torch.float32 else "tf32"
+    return "tf32x3" if dtype == _FP32 else "tf32"
+
+
+class PackParameters:
+    """A_logs (K E, N), dt_projs_weight (K, E, R) -> A log2(e) (K, EB, N, lanes), dt weight (K, R, E); fp32."""
+
+    def __init__(
+        self, directions: int, channels: int, states: int, rank: int, types: tuple[torch.dtype, torch.dtype],
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        blocks = blocks_of(channels, WARP)
+        self.layout = Layout(
+            A2=((directions, blocks, states, WARP), _FP32), dt_weight=((directions, rank, channels), _FP32)
+        )
+        options = {"BN": triton.next_power_of_2(states), "BR": triton.next_power_of_2(rank), "BE": WARP, **ONE_WARP}
+        self.pack = PreparedKernel(
+            prepare.pack_parameters_kernel, (blocks, directions), (*types, _FP32, _FP32), (channels, states, rank),
+            device, options,
+        )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=256)
+def pack_parameters_plan(
+    directions: int, channels: int, states: int, rank: int, A_logs: torch.dtype, dt_weight: torch.dtype,
+    device: torch.device,
+) -> PackParameters:  # fmt: skip
+    """The launch that packs parameters of these sizes and types."""
+    return PackParameters(directions, channels, states, rank, (A_logs, dt_weight), device)
 
 
 def pack_parameters(A_logs: Tensor, dt_weight: Tensor) -> tuple[Tensor, Tensor]:
     """(A log2(e) (K, EB, N, lanes), dt weight (K, R, E)), fp32, from A_logs (K E, N), dt_projs_weight (K, E, R)."""
     directions, channels, rank = dt_weight.shape
     states = A_logs.shape[1]
-    A2 = A_logs.new_empty(directions, blocks_of(channels, WARP), states, WARP, dtype=torch.float32)
-    packed = A_logs.new_empty(directions, rank, channels, dtype=torch.float32)
+    plan = pack_parameters_plan(directions, channels, states, rank, A_logs.dtype, dt_weight.dtype, A_logs.device)
+    A2 = torch.empty(directions, blocks_of(channels, WARP), states, WARP, dtype=_FP32, device=A_logs.device)
+    packed = torch.empty(directions, rank, channels, dtype=_FP32, device=A_logs.device)
+    A_logs, dt_weight = A_logs.contiguous(), dt_weight.contiguous()
     with torch.cuda.device_of(A_logs):
-        prepare.pack_parameters_kernel[(blocks_of(channels, WARP), directions)](
-            A_logs.contiguous(), dt_weight.contiguous(), A2, packed, channels, states, rank,
-            BN=triton.next_power_of_2(states), BR=triton.next_power_of_2(rank), BE=WARP, **ONE_WARP,
-        )  # fmt: skip
+        plan.pack(A_logs.data_ptr(), dt_weight.data_ptr(), A2.data_ptr(), packed.data_ptr())
     return A2, packed
 
 
-def prepare_scan(launch: Launch, inputs: ScanInputs) -> tuple[Tensor, Tensor]:
-    """(delta (B L, S, E), bc (B L, S, 2, NP)) of the launch's directions."""
-    shape, x, given = launch.shape, inputs.x, inputs.delta
-    half = x.dtype != torch.float32 and (given is None or given.dtype != torch.float32)
-    kind = torch.float16 if half else torch.float32
-    delta = x.new_empty(launch.pixels, launch.slots, shape.channels, dtype=kind)
-    bc = x.new_empty(launch.pixels, launch.slots, 2, launch.padded_states, dtype=torch.float32)
-    where = (shape.directions, shape.groups, *launch.which)
-    sizes = {"R": shape.rank, "P": shape.projections, "SLOTS": launch.slots, "num_warps": 4}
-    run = math.gcd(shape.channels, _RUN)
-    places = triton.cdiv(launch.pixels, _SHARING) * _SHARING * (shape.channels // run)
-    prepare.delta_kernel[(triton.cdiv(places, _BLOCK) * launch.slots,)](
-        inputs.projected, inputs.bias if inputs.dt_weight is None else inputs.dt_weight, inputs.bias,
-        x if given is None else given, delta, launch.pixels, *where, E=shape.channels, RUN=run, SHARING=_SHARING,
-        BLOCK=_BLOCK, GIVEN=given is not None, SOFTPLUS=shape.softplus, **sizes,
-    )  # fmt: skip
-    padded = launch.padded_states
-    prepare.bc_kernel[(triton.cdiv(launch.pixels * launch.slots, _BLOCK),)](
-        inputs.projected, bc, launch.pixels, *where, N=shape.states, NP=padded, BN=triton.next_power_of_2(2 * padded),
-        BLOCK=_BLOCK, **sizes,
-    )  # fmt: skip
-    return delta, bc
+class PrepareScan:
+    """delta (B L, S, E) and bc (B L, S, 2, NP) of the launch's directions."""
+
+    def __init__(self, launch: Launch, types: ScanTypes, device: torch.device) -> None:
+        shape, padded = launch.shape, launch.padded_states
+        self.delta = (launch.pixels, launch.slots, shape.channels), types.after_softplus
+        self.bc = (launch.pixels, launch.slots, 2, padded), _FP32
+        where = (launch.pixels, shape.directions, shape.groups, *launch.which)
+        sizes = {"R": shape.rank, "P": shape.projections, "SLOTS": launch.slots, "num_warps": 4}
+        run = math.gcd(shape.channels, _RUN)
+        together = _SHARING * _DELTA_PIXELS
+        places = triton.cdiv(launch.pixels, together) * _SHARING * (shape.channels // run)
+        given = types.delta is not None
+        self._given = given
+        self._delta = PreparedKernel(
+            prepare.delta_kernel, (triton.cdiv(places, _BLOCK) * launch.slots,),
+            (types.projected, types.bias if given else _FP32, types.bias, types.delta or types.x, types.after_softplus),
+            where, device,
+            {"E": shape.channels, "RUN": run, "SHARING": _SHARING, "PIXELS": _DELTA_PIXELS, "BLOCK": _BLOCK,
+             "GIVEN": given, "SOFTPLUS": shape.softplus, **sizes},
+        )  # fmt: skip
+        self._bc = PreparedKernel(
+            prepare.bc_kernel, (triton.cdiv(launch.pixels * launch.slots, _BLOCK),), (types.projected, _FP32), where,
+            device,
+            {"N": shape.states, "NP": padded, "BN": triton.next_power_of_2(2 * padded), "BLOCK": _BLOCK, **sizes},
+        )  # fmt: skip
+        self.kernels = (self._delta, self._bc)
+
+    def __call__(self, at: ScanAddresses, delta: int, bc: int) -> None:
+        weight, source = (at.bias, at.delta) if self._given else (at.dt_weight, at.x)
+        self._delta(at.projected, weight, at.bias, source, delta)
+        self._bc(at.projected, bc)
 
 
-def pass_states(
-    launch: Launch, states: Tensor, sums: Tensor, A2: Tensor, backward: bool = False, initial: Tensor | None = None
-) -> None:
+def pass_states_kernel(
+    launch: Launch, rows: int, device: torch.device, backward: bool = False, initial: bool = False
+) -> PreparedKernel:
+    """The launch over states (B, C, S, EB, rows, lanes), sums, A2, initial."""
     shape = launch.shape
     grid = (launch.channel_blocks, shape.states, shape.batch * launch.slots)
-    forward.pass_states_kernel[grid](
-        states, sums, A2, A2 if initial is None else initial, shape.channels, launch.padded_channels, shape.directions,
-        shape.groups, launch.plan.chunks, *launch.which, N=shape.states, ROWS=states.shape[-2],
-        SENSES=shape.senses, BACKWARD=backward, INITIAL=initial is not None, BC=16, BE=WARP, **ONE_WARP,
+    numbers = (
+        shape.channels, launch.padded_channels, shape.directions, shape.groups, launch.plan.chunks, *launch.which,
     )  # fmt: skip
-
-
-def sum_parts(parts: Tensor) -> Tensor:
-    """The sum over the first dimension, in the type of `parts`."""
-    if parts.shape[0] == 1:
-        return parts[0]
-    total = torch.empty_like(parts[0])
-    forward.sum_parts_kernel[(blocks_of(total.numel(), 1024),)](
-        parts, total, total.numel(), total.numel(), parts=parts.shape[0], BLOCK=1024, num_warps=4
+    options = {"N": shape.states, "ROWS": rows, "SENSES": shape.senses, "BACKWARD": backward, "INITIAL": initial}
+    return PreparedKernel(
+        forward.pass_states_kernel, grid, (_FP32,) * 4, numbers, device, options | {"BC": 16, "BE": WARP, **ONE_WARP}
     )
-    return total
 
 
-def scan_forward(shape: ScanShape, inputs: ScanInputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """y like x; the states that enter the chunks and the chunks' sums of delta, for `scan_backward`; the last states.
+def sum_parts_kernel(parts: int, size: int, dtype: torch.dtype, device: torch.device) -> PreparedKernel:
+    """The launch that sums `parts` tensors of `size` elements, one behind the other."""
+    options = {"parts": parts, "BLOCK": 1024, "num_warps": 4}
+    return PreparedKernel(
+        forward.sum_parts_kernel, (blocks_of(size, 1024),), (dtype, dtype), (size, size), device, options
+    )
+
+
+class ForwardScan:
+    """The launches of a forward pass.
+
+    `parts` of the result, which the caller sums or lets `sum_parts` sum, are (parts_count, B, L, pixel stride): every
+    direction of an image has its own, so that all run at once without atomics.
+    """
+
+    def __init__(self, shape: ScanShape, types: ScanTypes, device: torch.device) -> None:
+        launch = Launch(shape, plan_for(shape, device), 0, shape.groups)
+        plan, chunks = launch.plan, launch.plan.chunks
+        self.shape, self.types, self.device = shape, types, device
+        self.parts_count = shape.directions if shape.image else 1
+        self.size = launch.pixels * shape.pixel_stride
+        self.kept = kept_layout(shape, device)
+        self._prepare = PrepareScan(launch, types, device)
+        self.work = Layout(delta=self._prepare.delta, bc=self._prepare.bc)
+        self.last_shape = (0,) if shape.image else (shape.batch, shape.directions, shape.states, shape.channels)
+        self._chunked = chunks > 1
+        pointers = (types.x, types.after_softplus, _FP32, _FP32, types.D, _FP32, _FP32, _FP32, types.x)
+        numbers = (
+            *launch.image_sizes(), self.size if shape.image else 0, shape.channels, launch.padded_channels,
+            shape.directions, shape.groups, chunks,
+        )  # fmt: skip
+        self._states, self._outputs = (
+            PreparedKernel(
+                forward.scan_kernel, launch.grid(plan.block), pointers, numbers, device,
+                {"OUTPUTS": outputs, "LAST": outputs and not shape.image}
+                | launch.sequential_options(plan.block, plan.registers),
+            )
+            for outputs in (False, True)
+        )  # fmt: skip
+        self._pass = pass_states_kernel(launch, shape.states, device)
+        self.sum_parts = sum_parts_kernel(self.parts_count, self.size, types.x, device)
+        self.kernels = (*self._prepare.kernels, self._states, self._pass, self._outputs, self.sum_parts)
+
+    def __call__(self, at: ScanAddresses, work: list[int], kept: Tensor, last: int, parts: int) -> None:
+        """`work`: addresses of that layout; `kept`: memory of that layout; `last`: last states, of sequences only."""
+        delta, bc = work
+        states, sums = (kept.data_ptr() + offset for offset in self.kept.offsets)
+        self._prepare(at, delta, bc)
+        if self._chunked:
+            self._states(at.x, delta, bc, at.A2, at.D, states, sums, last, parts)
+            self._pass(states, sums, at.A2, at.A2)
+        else:
+            kept.zero_()
+        self._outputs(at.x, delta, bc, at.A2, at.D, states, sums, last, parts)
+
+
+@functools.lru_cache(maxsize=1024)
+def forward_plan(shape: ScanShape, types: ScanTypes, device: torch.device) -> ForwardScan:
+    """The launches for tensors of these sizes and types, kept: to work them out takes longer than the GPU's work."""
+    return ForwardScan(shape, types, device)
+
+
+def scan_forward(shape: ScanShape, inputs: ScanInputs) -> tuple[Tensor, Tensor, Tensor]:
+    """y like x; what `scan_backward` needs besides its inputs; the last states.
 
     The last states (B, K, N, E) are those of sequences, and empty for images.
     """
-    x, A2 = inputs.x, inputs.A2
-    launch = Launch(shape, plan_for(shape, x.device), 0, shape.groups)
-    chunks = launch.plan.chunks
-    sums = A2.new_empty(shape.batch, chunks, shape.directions, launch.padded_channels)
-    states = A2.new_empty(*sums.shape[:3], launch.channel_blocks, shape.states, WARP)
-    last = A2.new_empty(0 if shape.image else (shape.batch, shape.directions, shape.states, shape.channels))
-    sizes = (shape.channels, launch.padded_channels, shape.directions, shape.groups, chunks)
-    # Every direction of an image has its own part of the sum, so that all run at once without atomics.
-    parts = x.new_empty(shape.directions if shape.image else 1, *x.shape)
+    x = inputs.x
+    plan = forward_plan(shape, inputs.types(), x.device)
+    y, last = torch.empty_like(x), torch.empty(plan.last_shape, dtype=_FP32, device=x.device)
+    kept = torch.empty(plan.kept.size, dtype=torch.uint8, device=x.device)
     with torch.cuda.device_of(x):
-        delta, bc = prepare_scan(launch, inputs)
-
-        def scan(**options: bool) -> None:
-            block, registers = launch.plan.block, launch.plan.registers
-            forward.scan_kernel[launch.grid(block)](
-                x, delta, bc, A2, inputs.D, states, sums, last, parts, *launch.image_sizes(),
-                x.numel() if shape.image else 0, *sizes, **options, **launch.sequential_options(block, registers),
-            )  # fmt: skip
-
-        if chunks > 1:
-            scan(OUTPUTS=False, LAST=False)
-            pass_states(launch, states, sums, A2)
-        else:
-            states.zero_()
-            sums.zero_()
-        scan(OUTPUTS=True, LAST=not shape.image)
-        y = sum_parts(parts)
-    return y, states, sums, last
+        memory, work = plan.work.allocate(x.device)
+        parts = x.new_empty(plan.parts_count, *x.shape) if plan.parts_count > 1 else y
+        plan(inputs.addresses(), work, kept, last.data_ptr(), parts.data_ptr())
+        if plan.parts_count > 1:
+            plan.sum_parts(parts.data_ptr(), y.data_ptr())
+    del memory
+    return y, kept, last

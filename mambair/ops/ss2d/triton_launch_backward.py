@@ -1,22 +1,29 @@
-"""Buffers and launches of the backward kernels, for images and sequences alike; shapes as in triton_launch.py."""
+"""The launches of the backward kernels, for images and sequences alike; shapes as in triton_launch.py."""
 
+import functools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
+from mambair.ops.launching import Layout, PreparedKernel
 from mambair.ops.ss2d import triton_backward as backward
 from mambair.ops.ss2d import triton_prepare as prepare
 from mambair.ops.ss2d import triton_projections as projections
 from mambair.ops.ss2d.triton_launch import (
+    PrepareScan,
+    ScanAddresses,
     ScanInputs,
-    pass_states,
-    prepare_scan,
+    ScanTypes,
+    pass_states_kernel,
     product_precision,
-    sum_parts,
+    sum_parts_kernel,
 )
-from mambair.ops.ss2d.triton_plan import WARP, Launch, ScanShape, blocks_of, plan_for
+from mambair.ops.ss2d.triton_plan import WARP, Launch, ScanShape, blocks_of, kept_layout, plan_for
 
 # Of gradients_kernel in fp32, which would take 228 and leave room for 8 warps instead of 12.
 _FULL_PRECISION_REGISTERS = 168
@@ -24,115 +31,31 @@ _FULL_PRECISION_REGISTERS = 168
 _PIXELS = 64
 _MIN_SHARE = 256
 _MAX_SHARES = 256
+_FP32 = torch.float32
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What a backward pass needs of the forward one: the states that enter the chunks, and their sums of delta."""
-
-    states: Tensor
-    sums: Tensor
-
-
-def scan_backward(
-    shape: ScanShape, dy: Tensor, inputs: ScanInputs, kept: Kept, leaving: Tensor | None, A_is_log: bool
-) -> "Gradients":
-    """Gradients of all inputs.
-
-    dy like x; leaving: gradient of the last states (B, K, N, E) or None. A_is_log: A_logs' gradient instead of A's.
-    """
-    plan = plan_for(shape, dy.device)
-    # An image's axes run one after the other: scratch memory for one of them.
-    axes = [(group, 1) for group in range(shape.groups)] if shape.image else [(0, shape.groups)]
-    found = Gradients(shape, inputs)
-    with torch.cuda.device_of(dy):
-        for first, groups in axes:
-            launch = Launch(shape, plan, first, groups)
-            d_v = _gradients(launch, dy, inputs, kept, leaving, found, A_is_log)
-            _finish_projections(launch, d_v, inputs, found)
-            del d_v
-        found.x = sum_parts(found.x_parts)
-    return found
-
-
 class Gradients:
-    """What a backward pass finds: x (without its way through projected), delta, projected, A (K E, N), dt_weight
-    (K, E, R), bias and D (K, E). Those of parameters are fp32, the others of their tensor's type."""
+    """What a backward pass finds: x (without its way through projected), delta or None, projected; and in fp32 A (K E,
+    N), dt_weight (K, E, R), bias and D (K, E)."""
 
-    def __init__(self, shape: ScanShape, inputs: ScanInputs) -> None:
-        def parameter(*sizes: int) -> Tensor:
-            return inputs.A2.new_empty(sizes)
-
-        self.x_parts = inputs.x.new_empty(shape.senses, *inputs.x.shape)
-        self.x: Tensor | None = None
-        self.delta = None if inputs.delta is None else torch.empty_like(inputs.delta)
-        self.projected = torch.empty_like(inputs.projected)
-        self.A = parameter(shape.directions * shape.channels, shape.states)
-        self.dt_weight = parameter(shape.directions, shape.channels, shape.rank)
-        self.bias, self.D = (parameter(shape.directions, shape.channels) for _ in range(2))
+    x: Tensor
+    delta: Tensor | None
+    projected: Tensor
+    A: Tensor
+    dt_weight: Tensor
+    bias: Tensor
+    D: Tensor
 
 
-def _adjoints(
-    launch: Launch, dy: Tensor, inputs: ScanInputs, delta: Tensor, bc: Tensor, states: Tensor
-) -> tuple[Tensor, Tensor]:
-    """(running (B, C, S, EB, 2N + 1, lanes) with each chunk's own part of its adjoint, tile_states (B, S, tiles, EB, N,
-    lanes))."""
-    x, A2 = inputs.x, inputs.A2
-    shape, chunks = launch.shape, launch.plan.chunks
-    running = A2.new_empty(shape.batch, chunks, launch.slots, launch.channel_blocks, 2 * shape.states + 1, WARP)
-    # As fine as the inputs: a tile starts from it and nothing accumulates.
-    kind = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
-    blocks = (launch.channel_blocks, shape.states, WARP)
-    tile_states = x.new_empty(shape.batch, launch.slots, launch.tiles, *blocks, dtype=kind)
-    backward.chunk_adjoints_kernel[launch.grid(WARP)](
-        x, dy, delta, bc, A2, states, tile_states, running, *launch.image_sizes(), shape.channels,
-        launch.padded_channels, shape.directions, shape.groups, chunks, *launch.which, launch.tiles,
-        SENSES=shape.senses, **launch.sequential_options(WARP, launch.plan.backward_registers),
-    )  # fmt: skip
-    return running, tile_states
+class GradientAddresses:
+    """Where the tensors of `Gradients` lie; dx_parts: one part of x's for each sense."""
 
+    __slots__ = ("A", "D", "bias", "delta", "dt_weight", "dx_parts", "projected")
 
-def _gradients(
-    launch: Launch,
-    dy: Tensor,
-    inputs: ScanInputs,
-    kept: Kept,
-    leaving: Tensor | None,
-    found: Gradients,
-    A_is_log: bool,
-) -> Tensor:
-    """d_v (B L, S, E); fills A, D, the columns of B and C in projected, and this launch's share of x_parts."""
-    shape, plan, x, A2 = launch.shape, launch.plan, inputs.x, inputs.A2
-    channels, slots, tiles = shape.channels, launch.slots, launch.tiles
-    delta, bc = prepare_scan(launch, inputs)
-    running, tile_states = _adjoints(launch, dy, inputs, delta, bc, kept.states)
-    del bc
-    pass_states(launch, running, kept.sums, A2, backward=True, initial=leaving)
-    sums = {"PRECISION": product_precision(x)}
-    if sums["PRECISION"] == "tf32":
-        sums = {"PRECISION": "bf16", "maxnreg": plan.backward_registers}
-    elif sums["PRECISION"] == "tf32x3":
-        sums["maxnreg"] = max(plan.backward_registers, _FULL_PRECISION_REGISTERS)
-    tile_bc = A2.new_empty(shape.batch, slots, tiles, 2 * shape.states, plan.tile)
-    d_bc = x.new_empty(launch.channel_blocks, *tile_bc.shape)
-    d_v = x.new_empty(launch.pixels, slots, channels) if found.delta is None else found.delta
-    walk = (shape.projections, shape.rank, shape.states, shape.directions, shape.groups, *launch.which, tiles)
-    options = {"BP": triton.next_power_of_2(2 * shape.states), "SENSES": shape.senses, **launch.walk_options()}
-    grid = (tiles, slots, shape.batch)
-    prepare.order_bc_kernel[grid](inputs.projected, tile_bc, shape.height, shape.width, *walk, **options)
-    backward.gradients_kernel[launch.grid(WARP)](
-        x, dy, delta, tile_bc, A2, inputs.D, tile_states, running, found.x_parts, d_v, d_bc,
-        *launch.image_sizes(), x.numel(), channels, launch.padded_channels, shape.groups, plan.chunks, *launch.which,
-        tiles, BE=WARP, SENSES=shape.senses, SOFTPLUS=shape.softplus, ADD=launch.first > 0, **sums,
-        **launch.scan_options(),
-    )  # fmt: skip
-    projections.gather_bc_kernel[grid](
-        d_bc, found.projected, shape.height, shape.width, *walk, launch.channel_blocks, **options
-    )
-    # All but the adjoints, which are used up.
-    parts = running.flatten(0, 1)[:, :, :, shape.states :]
-    _sum_rows(launch, parts, parts.stride()[-2:-4:-1], A2, found.A, found.D, A_is_log)
-    return d_v
+    def __init__(self, dx_parts: int, delta: int, projected: int, A: int, dt_weight: int, bias: int, D: int) -> None:
+        self.dx_parts, self.delta, self.projected, self.A = dx_parts, delta, projected, A
+        self.dt_weight, self.bias, self.D = dt_weight, bias, D
 
 
 def _rank_block(rank: int) -> int:
@@ -140,34 +63,205 @@ def _rank_block(rank: int) -> int:
     return max(16, triton.next_power_of_2(rank))
 
 
-def _finish_projections(launch: Launch, d_v: Tensor, inputs: ScanInputs, found: Gradients) -> None:
-    """Fills dt_weight, bias and the columns of dt in projected."""
-    projected, A2 = inputs.projected, inputs.A2
-    shape, slots = launch.shape, launch.slots
-    sizes = (launch.pixels, shape.projections, shape.directions, shape.groups, *launch.which, slots)
-    share = max(_MIN_SHARE, triton.cdiv(launch.pixels, _MAX_SHARES * _PIXELS) * _PIXELS)
-    shares = triton.cdiv(launch.pixels, share)
-    parts = A2.new_empty(shares, slots, shape.rank + 1, shape.channels)
-    precision = product_precision(projected if d_v.dtype != torch.float32 else d_v)
-    projections.weight_gradient_kernel[(blocks_of(shape.channels, 64), slots, shares)](
-        d_v, projected, parts, *sizes, share, E=shape.channels, R=shape.rank, BR=_rank_block(shape.rank + 1),
-        BL=_PIXELS, BE=64, PRECISION=precision, num_warps=4,
-    )  # fmt: skip
-    _sum_rows(launch, parts, (shape.channels, WARP), A2, found.dt_weight, found.bias, False)
-    if inputs.dt_weight is not None:
-        projections.dt_gradient_kernel[(triton.cdiv(launch.pixels, _PIXELS), slots)](
-            d_v, inputs.dt_weight, found.projected, *sizes, E=shape.channels, R=shape.rank, BR=_rank_block(shape.rank),
-            BL=_PIXELS, BE=64, PRECISION=precision, num_warps=4,
+class _AxisBackward:
+    """The launches for the directions of one launch: an axis of an image, or all groups of a sequence."""
+
+    def __init__(self, launch: Launch, types: ScanTypes, A_is_log: bool, leaving: bool, device: torch.device) -> None:
+        shape, plan, tiles = launch.shape, launch.plan, launch.tiles
+        self._types, self._device, self._launch = types, device, launch
+        self._given = types.delta is not None
+        # As fine as the inputs: a tile starts from it and nothing accumulates.
+        state_type = torch.bfloat16 if types.x == torch.bfloat16 else _FP32
+        running = (shape.batch, plan.chunks, launch.slots, launch.channel_blocks, 2 * shape.states + 1, WARP)
+        tile_states = (shape.batch, launch.slots, tiles, launch.channel_blocks, shape.states, WARP)
+        tile_bc = (shape.batch, launch.slots, tiles, 2 * shape.states, plan.tile)
+        share = max(_MIN_SHARE, triton.cdiv(launch.pixels, _MAX_SHARES * _PIXELS) * _PIXELS)
+        shares = triton.cdiv(launch.pixels, share)
+        self._prepare = PrepareScan(launch, types, device)
+        # bc is used up when tile_bc is made.
+        either = (max(math.prod(self._prepare.bc[0]), math.prod(tile_bc)),)
+        self.work = Layout(
+            delta=self._prepare.delta,
+            bc=(either, _FP32),
+            running=(running, _FP32),
+            tile_states=(tile_states, state_type),
+            d_bc=((launch.channel_blocks, *tile_bc), types.x),
+            d_v=((0,) if self._given else (launch.pixels, launch.slots, shape.channels), types.x),
+            parts=((shares, launch.slots, shape.rank + 1, shape.channels), _FP32),
+        )
+        d_v_type = types.delta or types.x
+        numbers = (*launch.image_sizes(), shape.channels, launch.padded_channels)
+        self._adjoints = self._kernel(
+            backward.chunk_adjoints_kernel, launch.grid(WARP),
+            (types.x, types.x, types.after_softplus, _FP32, _FP32, _FP32, state_type, _FP32),
+            (*numbers, shape.directions, shape.groups, plan.chunks, *launch.which, tiles),
+            {"SENSES": shape.senses} | launch.sequential_options(WARP, plan.backward_registers),
+        )  # fmt: skip
+        self._pass = pass_states_kernel(launch, 2 * shape.states + 1, device, backward=True, initial=leaving)
+        walk = (
+            shape.height, shape.width, shape.projections, shape.rank, shape.states, shape.directions, shape.groups,
+            *launch.which, tiles,
+        )  # fmt: skip
+        options = {"BP": triton.next_power_of_2(2 * shape.states), "SENSES": shape.senses, **launch.walk_options()}
+        grid = (tiles, launch.slots, shape.batch)
+        self._order = self._kernel(prepare.order_bc_kernel, grid, (types.projected, _FP32), walk, options)
+        self._gather = self._kernel(
+            projections.gather_bc_kernel, grid, (types.x, types.projected), (*walk, launch.channel_blocks), options
+        )
+        sums: dict[str, Any] = {"PRECISION": product_precision(types.x, device)}
+        if sums["PRECISION"] == "tf32":
+            sums = {"PRECISION": "bf16", "maxnreg": plan.backward_registers}
+        elif sums["PRECISION"] == "tf32x3":
+            sums["maxnreg"] = max(plan.backward_registers, _FULL_PRECISION_REGISTERS)
+        self._gradients = self._kernel(
+            backward.gradients_kernel, launch.grid(WARP),
+            (types.x, types.x, types.after_softplus, _FP32, _FP32, types.D, state_type, _FP32, types.x, d_v_type,
+             types.x),
+            (*numbers[:4], launch.pixels * shape.pixel_stride, *numbers[4:], shape.groups, plan.chunks, *launch.which,
+             tiles),
+            {"BE": WARP, "SENSES": shape.senses, "SOFTPLUS": shape.softplus, "ADD": launch.first > 0, **sums,
+             **launch.scan_options()},
+        )  # fmt: skip
+        # The rows behind the adjoints, which are used up.
+        self._rows_offset = shape.states * WARP * _FP32.itemsize
+        part = math.prod(running[2:])
+        self._sum_A = self._sum_rows(
+            shape.batch * plan.chunks, shape.states + 1, part, (WARP, running[4] * WARP), A_is_log
+        )
+        sizes = (
+            launch.pixels, shape.projections, shape.directions, shape.groups, *launch.which, launch.slots,
+        )  # fmt: skip
+        precision = product_precision(types.projected if d_v_type != _FP32 else d_v_type, device)
+        products: dict[str, Any] = {
+            "E": shape.channels,
+            "R": shape.rank,
+            "BL": _PIXELS,
+            "BE": 64,
+            "PRECISION": precision,
+        }
+        products["num_warps"] = 4
+        self._weight = self._kernel(
+            projections.weight_gradient_kernel, (blocks_of(shape.channels, 64), launch.slots, shares),
+            (d_v_type, types.projected, _FP32), (*sizes, share), products | {"BR": _rank_block(shape.rank + 1)},
+        )  # fmt: skip
+        part = launch.slots * (shape.rank + 1) * shape.channels
+        self._sum_weight = self._sum_rows(shares, shape.rank + 1, part, (shape.channels, WARP), False)
+        self._dt = self._kernel(
+            projections.dt_gradient_kernel, (triton.cdiv(launch.pixels, _PIXELS), launch.slots),
+            (d_v_type, _FP32, types.projected), sizes, products | {"BR": _rank_block(shape.rank)},
+        )  # fmt: skip
+        self.kernels = (
+            *self._prepare.kernels, self._adjoints, self._pass, self._order, self._gradients, self._gather,
+            self._sum_A, self._weight, self._sum_weight, *(() if self._given else (self._dt,)),
         )  # fmt: skip
 
+    def _kernel(
+        self, kernel: Any, grid: Sequence[int], types: Sequence[torch.dtype], numbers: Sequence[int], options: Any
+    ) -> PreparedKernel:
+        return PreparedKernel(kernel, grid, types, numbers, self._device, options)
 
-def _sum_rows(
-    launch: Launch, parts: Tensor, strides: tuple[int, int], A2: Tensor, first: Tensor, last: Tensor, A_is_log: bool
-) -> None:
-    """Sum parts (parts, S, ...); `strides`: from row to row and from block to block of channels."""
-    shape = launch.shape
-    rows = first.numel() // (shape.directions * shape.channels) + 1
-    projections.sum_rows_kernel[(launch.channel_blocks, rows, launch.slots)](
-        parts, A2, first, last, parts.shape[0], shape.channels, launch.padded_channels, rows, parts.stride(0),
-        *strides, shape.groups, *launch.which, LOGS=A_is_log, BC=128, BE=WARP, num_warps=4, num_stages=1,
-    )  # fmt: skip
+    def _sum_rows(self, parts: int, rows: int, part: int, strides: tuple[int, int], logs: bool) -> PreparedKernel:
+        """Sums `parts` of `part` numbers; `strides`: from row to row and from block to block of channels."""
+        launch, shape = self._launch, self._launch.shape
+        numbers = (
+            parts, shape.channels, launch.padded_channels, rows, part, *strides, shape.groups, *launch.which,
+        )  # fmt: skip
+        options = {"LOGS": logs, "BC": 128, "BE": WARP, "num_warps": 4, "num_stages": 1}
+        grid = (launch.channel_blocks, rows, launch.slots)
+        return self._kernel(projections.sum_rows_kernel, grid, (_FP32,) * 4, numbers, options)
+
+    def __call__(
+        self, at: ScanAddresses, dy: int, states: int, sums: int, leaving: int, to: GradientAddresses, work: list[int]
+    ) -> None:
+        delta, bc, running, tile_states, d_bc, d_v, parts = work
+        d_v = to.delta if self._given else d_v
+        tile_bc = bc
+        self._prepare(at, delta, bc)
+        self._adjoints(at.x, dy, delta, bc, at.A2, states, tile_states, running)
+        self._pass(running, sums, at.A2, leaving or at.A2)
+        self._order(at.projected, tile_bc)
+        self._gradients(
+            at.x, dy, delta, tile_bc, at.A2, at.D, tile_states, running, to.dx_parts, d_v, d_bc
+        )  # fmt: skip
+        self._gather(d_bc, to.projected)
+        self._sum_A(running + self._rows_offset, at.A2, to.A, to.D)
+        self._weight(d_v, at.projected, parts)
+        self._sum_weight(parts, at.A2, to.dt_weight, to.bias)
+        if not self._given:
+            self._dt(d_v, at.dt_weight, to.projected)
+
+
+class BackwardScan:
+    """The launches of a backward pass."""
+
+    def __init__(self, shape: ScanShape, types: ScanTypes, A_is_log: bool, leaving: bool, device: torch.device) -> None:
+        plan = plan_for(shape, device)
+        # An image's axes run one after the other: scratch memory for one of them.
+        axes = [(group, 1) for group in range(shape.groups)] if shape.image else [(0, shape.groups)]
+        launches = [Launch(shape, plan, first, groups) for first, groups in axes]
+        self._axes = [_AxisBackward(launch, types, A_is_log, leaving, device) for launch in launches]
+        self.work = max((axis.work for axis in self._axes), key=lambda layout: layout.size)
+        self.kept = kept_layout(shape, device)
+        self.dx_parts = shape.senses
+        self.size = launches[0].pixels * shape.pixel_stride
+        self._sum_parts = sum_parts_kernel(shape.senses, self.size, types.x, device)
+        self.kernels = (*(kernel for axis in self._axes for kernel in axis.kernels), self._sum_parts)
+
+    def __call__(
+        self, at: ScanAddresses, dy: int, kept: int, leaving: int, to: GradientAddresses, work: int, dx: int
+    ) -> None:
+        """`work`: address of memory of that layout; dx gets the sum of the parts, where there is more than one."""
+        states, sums = (kept + offset for offset in self.kept.offsets)
+        for axis in self._axes:
+            axis(at, dy, states, sums, leaving, to, [work + offset for offset in axis.work.offsets])
+        if self.dx_parts > 1:
+            self._sum_parts(to.dx_parts, dx)
+
+
+@functools.lru_cache(maxsize=1024)
+def backward_plan(
+    shape: ScanShape, types: ScanTypes, A_is_log: bool, leaving: bool, device: torch.device
+) -> BackwardScan:
+    """The launches for tensors of these sizes and types, kept as those of the forward pass are."""
+    return BackwardScan(shape, types, A_is_log, leaving, device)
+
+
+def scan_backward(
+    shape: ScanShape, dy: Tensor, inputs: ScanInputs, kept: Tensor, leaving: Tensor | None, A_is_log: bool
+) -> Gradients:
+    """Gradients of all inputs.
+
+    dy like x; kept: of `scan_forward`; leaving: gradient of the last states (B, K, N, E) or None. A_is_log: A_logs'
+    gradient instead of A's.
+    """
+    x, device = inputs.x, dy.device
+    plan = backward_plan(shape, inputs.types(), A_is_log, leaving is not None, device)
+
+    def parameter(*sizes: int) -> Tensor:
+        return torch.empty(sizes, dtype=_FP32, device=device)
+
+    directions, channels = shape.directions, shape.channels
+    found = Gradients(
+        x=torch.empty_like(x),
+        delta=None if inputs.delta is None else torch.empty_like(inputs.delta),
+        projected=torch.empty_like(inputs.projected),
+        A=parameter(directions * channels, shape.states),
+        dt_weight=parameter(directions, channels, shape.rank),
+        bias=parameter(directions, channels),
+        D=parameter(directions, channels),
+    )
+    with torch.cuda.device_of(dy):
+        work = torch.empty(plan.work.size, dtype=torch.uint8, device=device)
+        dx_parts = found.x if plan.dx_parts == 1 else x.new_empty(plan.dx_parts, *x.shape)
+        to = GradientAddresses(
+            dx_parts.data_ptr(),
+            0 if found.delta is None else found.delta.data_ptr(),
+            found.projected.data_ptr(),
+            found.A.data_ptr(),
+            found.dt_weight.data_ptr(),
+            found.bias.data_ptr(),
+            found.D.data_ptr(),
+        )
+        entering = 0 if leaving is None else leaving.data_ptr()
+        plan(inputs.addresses(), dy.data_ptr(), kept.data_ptr(), entering, to, work.data_ptr(), found.x.data_ptr())
+    return found

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 import triton
 
+from mambair.ops.launching import Layout
+
 WARP = 32
 # A program is one warp. Nothing to pipeline: staging loads through shared memory only costs registers.
 ONE_WARP = {"num_warps": 1, "num_stages": 1}
@@ -122,11 +124,15 @@ def plan_for(shape: ScanShape, device: torch.device) -> Plan:
     return make_plan(shape, torch.cuda.get_device_properties(device).multi_processor_count if cuda else 132)
 
 
-def kept_shapes(shape: ScanShape, device: torch.device) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of the states and sums that `scan_forward` keeps for `scan_backward`."""
-    blocks = blocks_of(shape.channels, WARP)
-    chunks = (shape.batch, plan_for(shape, device).chunks, shape.directions)
-    return (*chunks, blocks, shape.states, WARP), (*chunks, blocks * WARP)
+def kept_bytes(shape: ScanShape, device: torch.device) -> int:
+    """Size of what `scan_forward` keeps for `scan_backward`: states that enter the chunks, and their sums of delta."""
+    return kept_layout(shape, device).size
+
+
+def kept_layout(shape: ScanShape, device: torch.device) -> Layout:
+    """states (B, C, K, EB, N, lanes) and sums (B, C, K, EB, lanes), fp32."""
+    chunks = (shape.batch, plan_for(shape, device).chunks, shape.directions, blocks_of(shape.channels, WARP))
+    return Layout(states=((*chunks, shape.states, WARP), torch.float32), sums=((*chunks, WARP), torch.float32))
 
 
 @dataclass(frozen=True)

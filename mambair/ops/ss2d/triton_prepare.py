@@ -77,12 +77,13 @@ def pack_parameters_kernel(
 def delta_kernel(
     projected_ptr, dt_weight_ptr, bias_ptr, given_ptr, delta_ptr, pixels, K, G, first_group, groups,
     E: tl.constexpr, R: tl.constexpr, P: tl.constexpr, SLOTS: tl.constexpr, RUN: tl.constexpr, SHARING: tl.constexpr,
-    BLOCK: tl.constexpr, GIVEN: tl.constexpr, SOFTPLUS: tl.constexpr,
+    PIXELS: tl.constexpr, BLOCK: tl.constexpr, GIVEN: tl.constexpr, SOFTPLUS: tl.constexpr,
 ):  # fmt: skip
     """delta of one direction. GIVEN: delta before bias is in given_ptr (B L, K, E).
 
-    A thread takes RUN channels side by side, and SHARING threads side by side those of as many pixels, which share the
-    weights. With a rank this small, plain multiplications are faster than tensor cores, which wait for shared memory.
+    A thread takes RUN channels side by side of PIXELS pixels, and SHARING threads side by side those of as many times
+    more pixels; all share the weights, whose loads would otherwise take longer than all arithmetic. With a rank this
+    small, plain multiplications are faster than tensor cores, which wait for shared memory.
     """
     # Directions of a pixel side by side: they share sectors of memory.
     slot = tl.program_id(0) % SLOTS
@@ -90,24 +91,35 @@ def delta_kernel(
     RUNS: tl.constexpr = E // RUN
     start = (tl.program_id(0) // SLOTS).to(tl.int64) * BLOCK
     place = (start % (RUNS * SHARING)).to(tl.int32) + tl.arange(0, BLOCK)[:, None]
-    pixel = (start // (RUNS * SHARING) + place // (RUNS * SHARING)) * SHARING + place % SHARING
-    exists = pixel < pixels
+    first = (start // (RUNS * SHARING) + place // (RUNS * SHARING)) * (SHARING * PIXELS) + place % SHARING
     e = place // SHARING % RUNS * RUN + tl.arange(0, RUN)[None, :]
-    v = tl.load(bias_ptr + k * E + e).to(tl.float32)
-    if GIVEN:
-        v += tl.load(given_ptr + (pixel * K + k) * E + e, mask=exists, other=0.0).to(tl.float32)
-    else:
-        projected_ptr += pixel * (K * P) + k * P
-        dt_weight_ptr += k * R * E + e
+    bias = tl.load(bias_ptr + k * E + e).to(tl.float32)
+    values = ()
+    for p in tl.static_range(PIXELS):
+        pixel = first + p * SHARING
+        v = bias
+        if GIVEN:
+            given = tl.load(given_ptr + (pixel * K + k) * E + e, mask=pixel < pixels, other=0.0)
+            v += given.to(tl.float32)
+        values += (v,)
+    if not GIVEN:
         for r in tl.static_range(R):
-            dt = tl.load(projected_ptr + r, mask=exists, other=0.0).to(tl.float32)
-            v += dt * tl.load(dt_weight_ptr + r * E)
+            weight = tl.load(dt_weight_ptr + (k * R + r) * E + e)
+            sums = ()
+            for p in tl.static_range(PIXELS):
+                pixel = first + p * SHARING
+                dt = tl.load(projected_ptr + pixel * (K * P) + k * P + r, mask=pixel < pixels, other=0.0)
+                sums += (values[p] + dt.to(tl.float32) * weight,)
+            values = sums
     HALF: tl.constexpr = delta_ptr.dtype.element_ty == tl.float16
-    if SOFTPLUS:
-        v = softplus(v, HALF)
-    if HALF:
-        v = tl.minimum(v, _HALF_MAX) if SOFTPLUS else tl.clamp(v, -_HALF_MAX, _HALF_MAX)
-    tl.store(delta_ptr + (pixel * SLOTS + slot) * E + e, v.to(delta_ptr.dtype.element_ty), mask=exists)
+    for p in tl.static_range(PIXELS):
+        pixel = first + p * SHARING
+        v = values[p]
+        if SOFTPLUS:
+            v = softplus(v, HALF)
+        if HALF:
+            v = tl.minimum(v, _HALF_MAX) if SOFTPLUS else tl.clamp(v, -_HALF_MAX, _HALF_MAX)
+        tl.store(delta_ptr + (pixel * SLOTS + slot) * E + e, v.to(delta_ptr.dtype.element_ty), mask=pixel < pixels)
 
 
 @triton.jit

@@ -26,8 +26,8 @@ KERNELS = {
 @pytest.mark.parametrize(("capability", "kind", "channels"), [(70, "fp16", 72), (90, "bf16", 360), (90, "fp32", 5)])
 def test_compiles(kernel: str, capability: int, kind: str, channels: int) -> None:
     function, tiling, constants = KERNELS[kernel]
-    shape = torch.Size((2, 64, 64, channels))
-    options = dict(launch._plan(shape, torch.empty(shape).stride(), 1, tiling).options)
+    image = launch.Image.of(torch.empty(2, 64, 64, channels))
+    options = dict(launch.cut_image(image, 1, tiling).options)
     warps, _ = options.pop("num_warps"), options.pop("num_stages", None)
     constants = {name: value for name, value in (constants | options).items() if name in function.arg_names}
     types = dict.fromkeys(("x_ptr", "dy_ptr", "y_ptr", "dx_ptr"), f"*{kind}")

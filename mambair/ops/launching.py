@@ -1,0 +1,161 @@
+"""Starting Triton kernels on the cheap, for networks that wait for Python more than for the GPU.
+
+Where Triton starts a kernel of 19 arguments it looks at every one of them to find the compiled code: 30 us each time.
+What it would find depends only on types, sizes and alignment, so a plan made once a shape holds the code itself, and a
+start takes less than half of that. Tensors between kernels lie in one piece of memory: allocations cost time too.
+"""
+
+import ctypes
+import functools
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+from triton.runtime.interpreter import InterpretedFunction
+
+# Kernels are compiled for pointers that are multiples of this.
+ALIGNMENT = 16
+# Releases of Triton whose compiled kernels are started directly; others start them their own way, which takes longer.
+_DIRECT = ((3, 3), (3, 8))
+_SPACING = 256
+
+
+@functools.cache
+def starts_directly() -> bool:
+    """Whether this Triton's compiled kernels take their arguments as `PreparedKernel` hands them over."""
+    major, minor = (int(part) for part in triton.__version__.split(".")[:2])
+    return _DIRECT[0] <= (major, minor) <= _DIRECT[1]
+
+
+class Layout:
+    """Where tensors of given shapes and types lie in one piece of memory."""
+
+    def __init__(self, **parts: tuple[Sequence[int], torch.dtype]) -> None:
+        self.offsets: list[int] = []
+        self.size = 0
+        for shape, dtype in parts.values():
+            self.offsets.append(self.size)
+            self.size += -(-math.prod(shape) * dtype.itemsize // _SPACING) * _SPACING
+
+    def allocate(self, device: torch.device) -> tuple[Tensor, list[int]]:
+        """(the memory, which the caller keeps for as long as it is used; the address of each tensor)."""
+        memory = torch.empty(self.size, dtype=torch.uint8, device=device)
+        base = memory.data_ptr()
+        return memory, [base + offset for offset in self.offsets]
+
+
+class _Address:
+    """What Triton takes for a tensor of type `dtype`."""
+
+    __slots__ = ("address", "dtype")
+
+    def __init__(self, address: int, dtype: torch.dtype) -> None:
+        self.address = address
+        self.dtype = dtype
+
+    def data_ptr(self) -> int:
+        return self.address
+
+
+def _tensor_at(address: int, dtype: torch.dtype) -> Tensor:
+    """For the interpreter, which asks for tensors and then computes with their addresses."""
+    if address == 0:
+        return torch.empty(0, dtype=dtype)
+    return torch.frombuffer((ctypes.c_char * 16).from_address(address), dtype=dtype)
+
+
+class PreparedKernel:
+    """A kernel with its grid, numbers and compile-time arguments; a call needs only its pointers.
+
+    Args:
+        kernel: a `triton.jit` function that takes first pointers, then numbers, then compile-time arguments.
+        grid: how many programs, one to three numbers.
+        types: of what the pointers point to.
+        numbers: the integers after them.
+        device: where it runs.
+        options: the compile-time arguments, and num_warps, num_stages, maxnreg.
+    """
+
+    __slots__ = ("_device", "_grid", "_kernel", "_numbers", "_options", "_ready", "_tail", "_types", "variant")
+
+    def __init__(
+        self,
+        kernel: Any,
+        grid: Sequence[int],
+        types: Sequence[torch.dtype],
+        numbers: Sequence[int],
+        device: torch.device,
+        options: Mapping[str, Any],
+    ) -> None:
+        self._kernel, self._grid = kernel, (*grid, 1, 1)[:3]
+        self._types, self._numbers, self._options = tuple(types), tuple(numbers), dict(options)
+        constants = kernel.arg_names[len(self._types) + len(self._numbers) :]
+        self._tail = (*self._numbers, *(self._options[name] for name in constants))
+        self._device = device.index
+        self._ready: tuple[Any, ...] | None = None
+        self.variant = (kernel, self._types, tuple(sorted(self._options.items())), self._device)
+        """What is compiled anew for each; numbers count too, but for few kernels and in few ways."""
+
+    def compile(self) -> None:
+        """Compile the kernel, or read it from Triton's cache, and load it onto the current device."""
+        compiled = self._kernel.warmup(*self._types, *self._numbers, grid=self._grid, **self._options)
+        run = compiled.run  # makes what starts it, and loads it
+        self._ready = (run, compiled.function, compiled.packed_metadata)
+
+    def __call__(self, *pointers: int) -> None:
+        """Start it on the current stream; the current device is the one it was prepared for."""
+        ready = self._ready
+        if ready is None:
+            self._start_first(pointers)
+            return
+        aligned = 0
+        for pointer in pointers:
+            aligned |= pointer
+        if aligned % ALIGNMENT:
+            self._start_plainly(pointers)
+            return
+        run, function, metadata = ready
+        stream = torch._C._cuda_getCurrentRawStream(self._device)
+        run(*self._grid, stream, function, metadata, None, None, None, *pointers, *self._tail)
+
+    def _start_first(self, pointers: Sequence[int]) -> None:
+        if isinstance(self._kernel, InterpretedFunction):
+            tensors = [_tensor_at(pointer, dtype) for pointer, dtype in zip(pointers, self._types, strict=True)]
+            self._kernel[self._grid](*tensors, *self._numbers, **self._options)
+        elif starts_directly():
+            self.compile()
+            self(*pointers)
+        else:
+            self._start_plainly(pointers)
+
+    def _start_plainly(self, pointers: Sequence[int]) -> None:
+        addresses = [_Address(pointer, dtype) for pointer, dtype in zip(pointers, self._types, strict=True)]
+        self._kernel[self._grid](*addresses, *self._numbers, **self._options)
+
+
+_compiled: set[Any] = set()
+
+
+def compile_together(kernels: Iterable[PreparedKernel], device: torch.device) -> None:
+    """Compile those of the kernels that no plan had before, side by side: one after the other they take seconds."""
+    new = {kernel.variant: kernel for kernel in kernels if kernel.variant not in _compiled}
+    if len(new) < 2 or device.type != "cuda" or not starts_directly():
+        return
+    _compiled.update(new)
+    if any(isinstance(kernel.variant[0], InterpretedFunction) for kernel in new.values()):
+        return
+    for function, *_ in new:
+        function.cache_key  # noqa: B018 (worked out by functions that share others, which threads must not do at once)
+
+    def compile_one(kernel: PreparedKernel) -> None:
+        with torch.cuda.device(device):
+            kernel.compile()
+
+    with ThreadPoolExecutor(min(len(new), os.cpu_count() or 1)) as pool:
+        for done in [pool.submit(compile_one, kernel) for kernel in new.values()]:
+            done.result()

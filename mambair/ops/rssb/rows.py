@@ -1,0 +1,188 @@
+"""Grids and tiles of the kernels that go pixel by pixel; triton_rows.py and triton_attention.py have the legend."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+
+from mambair.ops.launching import PreparedKernel
+from mambair.ops.rssb import triton_attention as attention
+from mambair.ops.rssb import triton_rows as rows
+
+Dtype = torch.dtype
+Types = Sequence[torch.dtype]
+Constants = dict[str, Any]
+
+# Values of a program's tile, and its warps: 16 a thread.
+_TILE, _WARPS = 2048, 4
+# Programs that sum over all pixels, about: four a multiprocessor of a large GPU. Not taken from the GPU at hand, so
+# that the order of sums, and with it every bit, is the same on all.
+_PROGRAMS = 528
+# Shares an image is summed in, by how many there are.
+_SHARES = 264
+_FP32 = torch.float32
+
+
+def padded(channels: int, dtype: torch.dtype) -> int:
+    """Channels as matrix products like them: in half precision cuBLAS and cuDNN copy what does not come in eights."""
+    return channels if dtype == _FP32 else -(-channels // 8) * 8
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All pixels of `images` images of `pixels` pixels each, and where their kernels run."""
+
+    images: int
+    pixels: int
+    device: torch.device
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.images * self.pixels
+
+    def tile(self, width: int) -> dict[str, int]:
+        """Rows and channels of a program's tile."""
+        block = triton.next_power_of_2(width)
+        return {"BR": max(1, _TILE // block), "BC": block, "num_warps": _WARPS}
+
+    def _each(
+        self, kernel: Any, types: Types, constants: Constants, width: int, numbers: tuple[int, ...] = ()
+    ) -> PreparedKernel:
+        """A kernel of which each program takes one tile."""
+        options = constants | self.tile(width)
+        grid = (triton.cdiv(self.count, options["BR"]),)
+        return PreparedKernel(kernel, grid, types, (self.count, *numbers), self.device, options)
+
+    def _share(self, width: int) -> int:
+        tile = self.tile(width)["BR"]
+        return triton.cdiv(self.count, _PROGRAMS * tile) * tile
+
+    def parts(self, width: int) -> int:
+        """How many parts `_summing` kernels leave."""
+        return triton.cdiv(self.count, self._share(width))
+
+    def _summing(self, kernel: Any, types: Types, constants: Constants, width: int) -> PreparedKernel:
+        """A kernel of which each program sums over a share."""
+        options = constants | self.tile(width)
+        numbers = (self.count, self._share(width))
+        return PreparedKernel(kernel, (self.parts(width),), types, numbers, self.device, options)
+
+    def norm(
+        self, channels: int, width: int, eps: float, ones: bool, x: Dtype, parameter: Dtype, y: Dtype
+    ) -> PreparedKernel:
+        """x, weight, bias, y -> LayerNorm."""
+        constants = {"C": channels, "CP": width, "EPS": eps, "ONES": ones}
+        return self._each(rows.norm_kernel, (x, parameter, parameter, y), constants, width)
+
+    def norm_backward(
+        self, channels: int, width: int, eps: float, d_y: Dtype, x: Dtype, parameter: Dtype, d_out: Dtype
+    ) -> PreparedKernel:
+        """d_y, x, weight, d_out, skip, d_x, parts."""
+        constants = {"C": channels, "CP": width, "EPS": eps}
+        types = (d_y, x, parameter, d_out, parameter, x, _FP32)
+        return self._summing(rows.norm_backward_kernel, types, constants, width)
+
+    def gate(
+        self, channels: int, width: int, z_stride: int, parts: int, eps: float, kind: Dtype, parameter: Dtype
+    ) -> PreparedKernel:
+        """parts, z, weight, bias, y, gated."""
+        constants = {"C": channels, "CP": width, "ZS": z_stride, "PARTS": parts, "EPS": eps}
+        types = (kind, kind, parameter, parameter, kind, kind)
+        return self._each(rows.gate_kernel, types, constants, width, (self.count * channels,))
+
+    def gate_backward(
+        self, channels: int, width: int, z_stride: int, z_width: int, eps: float, kind: Dtype, parameter: Dtype
+    ) -> PreparedKernel:
+        """d_gated, y, z, weight, bias, d_y, d_z, parts."""
+        constants = {"C": channels, "CP": width, "ZS": z_stride, "ZW": z_width, "EPS": eps}
+        types = (kind, kind, kind, parameter, parameter, kind, kind, _FP32)
+        return self._summing(rows.gate_backward_kernel, types, constants, max(width, z_width))
+
+    def gelu(
+        self, channels: int, stride: int, width: int, bias: bool, ones: bool, kind: Dtype, parameter: Dtype
+    ) -> PreparedKernel:
+        """u, bias, g."""
+        constants = {"C": channels, "US": stride, "CP": width, "BIAS": bias, "ONES": ones}
+        return self._each(rows.gelu_kernel, (kind, parameter, kind), constants, width)
+
+    def gelu_backward(
+        self, channels: int, stride: int, width: int, bias: bool, kind: Dtype, parameter: Dtype
+    ) -> PreparedKernel:
+        """d_g, u, bias, d_u, parts."""
+        constants = {"C": channels, "US": stride, "CP": width, "BIAS": bias}
+        types = (kind, kind, parameter, kind, _FP32)
+        return self._summing(rows.gelu_backward_kernel, types, constants, max(width, stride))
+
+    def add_skip(
+        self, channels: int, width: int, scale: str, bias: bool, kind: Dtype, scale_type: Dtype, parameter: Dtype,
+        x: Dtype, out: Dtype,
+    ) -> PreparedKernel:  # fmt: skip
+        """branch, scale, bias, x, skip, out."""
+        constants = {"C": channels, "CP": width, "SCALE": scale, "BIAS": bias}
+        types = (kind, scale_type, parameter, x, parameter, out)
+        return self._each(rows.add_skip_kernel, types, constants, width, (self.pixels,))
+
+    def to_branch(
+        self, channels: int, width: int, scale: str, d_out: Dtype, scale_type: Dtype, kind: Dtype
+    ) -> PreparedKernel:
+        """d_out, scale, shift, d_branch."""
+        constants = {"C": channels, "CP": width, "SCALE": scale}
+        types = (d_out, scale_type, _FP32, kind)
+        return self._each(rows.to_branch_kernel, types, constants, width, (self.pixels,))
+
+    def sum_parts(self, channels: int, width: int, count: int, parameter: Dtype) -> PreparedKernel:
+        """parts, then `count` sums of three; the others may be any address."""
+        options = {"C": channels, "ROWS": count, "BP": 128, "BC": 32, "num_warps": 8, "num_stages": 1}
+        grid = (triton.cdiv(channels, 32), count)
+        types = (_FP32, parameter, parameter, parameter)
+        return PreparedKernel(rows.sum_parts_kernel, grid, types, (self.parts(width),), self.device, options)
+
+
+class Attention:
+    """The launches of the channel attention on u (rows, C), `width` apart, plus bias if there is one."""
+
+    def __init__(
+        self, pixels: Rows, channels: int, squeezed: int, width: int, bias: bool, kind: Dtype, parameter: Dtype,
+        d_out: Dtype,
+    ) -> None:  # fmt: skip
+        tile = pixels.tile(width)
+        share = triton.cdiv(pixels.pixels, max(1, _SHARES // pixels.images) * tile["BR"]) * tile["BR"]
+        chunks = triton.cdiv(pixels.pixels, share)
+        images, device = pixels.images, pixels.device
+        self.sums = (images, chunks, channels), _FP32
+        self.gradient_sums_shape = (images, chunks, 2, channels), _FP32
+        self.per_channel = (images, channels), _FP32
+        self.per_squeezed = (images, squeezed), _FP32
+        grid, numbers = (chunks, images), (pixels.pixels, share)
+        sizes = {"C": channels, "CP": width}
+        flag = {"BIAS": bias}
+        self.sum = PreparedKernel(attention.sums_kernel, grid, (kind, _FP32), numbers, device, sizes | tile)
+        """u, sums."""
+        self.sum_gradients = PreparedKernel(
+            attention.gradient_sums_kernel, grid, (d_out, kind, parameter, _FP32), numbers, device, sizes | flag | tile
+        )
+        """d_out, u, bias, sums."""
+        block = triton.next_power_of_2(channels)
+        small = {"C": channels, "S": squeezed, "BS": triton.next_power_of_2(squeezed), "num_warps": _WARPS}
+        sizes = small | {"BC": block, "BK": max(1, _TILE // block)}
+        weights = (parameter,) * 4
+        self.weigh = PreparedKernel(
+            attention.attention_kernel, (images,), (_FP32, parameter, *weights, _FP32, _FP32, _FP32),
+            (chunks, pixels.pixels), device, sizes | flag,
+        )  # fmt: skip
+        """sums, bias, w1, b1, w2, b2, means, hidden, scale."""
+        self.weigh_backward = PreparedKernel(
+            attention.attention_backward_kernel, (images,), (_FP32, parameter, parameter, *(_FP32,) * 6),
+            (chunks, pixels.pixels), device, sizes,
+        )  # fmt: skip
+        """sums, w1, w2, hidden, scale, d_before, d_hidden, shift, d_bias of each image."""
+        self.sum_weights = PreparedKernel(
+            attention.attention_weights_kernel, (triton.cdiv(channels, 64),), (*(_FP32,) * 5, *weights, parameter),
+            (images,), device, small | flag | {"BC": 64},
+        )  # fmt: skip
+        """d_before, d_hidden, means, hidden, d_bias of each image, d_w1, d_b1, d_w2, d_b2, d_bias."""
+        self.forward_kernels = (self.sum, self.weigh)
+        self.backward_kernels = (self.sum_gradients, self.weigh_backward, self.sum_weights)

@@ -1,0 +1,55 @@
+"""The kernels of a block's halves compile for old and new GPUs, which needs none. The interpreter accepts more."""
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton")
+
+from mambair.ops import triton_copies as copies  # noqa: E402
+from mambair.ops.rssb import triton_attention as attention  # noqa: E402
+from mambair.ops.rssb import triton_rows as rows  # noqa: E402
+from tests.ops.compiling import compiled  # noqa: E402
+
+pytestmark = pytest.mark.skipif(
+    torch.version.cuda is None or not isinstance(rows.norm_kernel, triton.JITFunction),
+    reason="needs a PyTorch for NVIDIA GPUs, and Triton's compiler instead of its interpreter",
+)
+
+TILE = {"BR": 8, "BC": 256}
+SIZES = {"C": 180, "CP": 184}
+GATE = {"C": 72, "CP": 72, "ZS": 144, "EPS": 1e-5, "BR": 16, "BC": 128}
+GELU = {"C": 60, "US": 64, "CP": 64, "BR": 32, "BC": 64}
+SMALL = {"C": 180, "S": 6, "BS": 8}
+
+# Types of pointers that are not fp32: those that products read and write.
+OF_PRODUCTS = {
+    "norm": ("y_ptr",), "norm_backward": ("d_y_ptr",), "gate": ("parts_ptr", "z_ptr", "y_ptr", "gated_ptr"),
+    "gate_backward": ("d_gated_ptr", "y_ptr", "z_ptr", "d_y_ptr", "d_z_ptr"), "gelu": ("u_ptr", "g_ptr"),
+    "gelu_backward": ("d_g_ptr", "u_ptr", "d_u_ptr"), "add_skip": ("branch_ptr",), "to_branch": ("d_branch_ptr",),
+    "sums": ("u_ptr",), "gradient_sums": ("u_ptr",), "copy": ("t0_ptr", "t1_ptr"),
+}  # fmt: skip
+KERNELS = {
+    "norm": (rows.norm_kernel, SIZES | TILE | {"EPS": 1e-5, "ONES": True}, 4),
+    "norm_backward": (rows.norm_backward_kernel, SIZES | TILE | {"EPS": 1e-5}, 4),
+    "gate": (rows.gate_kernel, GATE | {"PARTS": 4}, 4),
+    "gate_backward": (rows.gate_backward_kernel, GATE | {"ZW": 72}, 4),
+    "gelu": (rows.gelu_kernel, GELU | {"BIAS": True, "ONES": False}, 4),
+    "gelu_backward": (rows.gelu_backward_kernel, GELU | {"BIAS": True}, 4),
+    "add_skip": (rows.add_skip_kernel, SIZES | TILE | {"SCALE": "channel", "BIAS": True}, 4),
+    "to_branch": (rows.to_branch_kernel, SIZES | TILE | {"SCALE": "image"}, 4),
+    "sum_parts": (rows.sum_parts_kernel, {"C": 180, "ROWS": 3, "BP": 128, "BC": 32}, 8),
+    "sums": (attention.sums_kernel, SIZES | TILE, 4),
+    "gradient_sums": (attention.gradient_sums_kernel, SIZES | TILE | {"BIAS": True}, 4),
+    "attention": (attention.attention_kernel, SMALL | {"BIAS": True, "BK": 8, "BC": 256}, 4),
+    "attention_backward": (attention.attention_backward_kernel, SMALL | {"BK": 8, "BC": 256}, 4),
+    "attention_weights": (attention.attention_weights_kernel, SMALL | {"BIAS": True, "BC": 64}, 4),
+    "copy": (copies.copy_kernel, {"BLOCK": 1024}, 4),
+}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("capability", "kind"), [(70, "fp16"), (90, "bf16"), (90, "fp32")])
+def test_compiles(kernel: str, capability: int, kind: str) -> None:
+    function, constants, warps = KERNELS[kernel]
+    types = dict.fromkeys(OF_PRODUCTS.get(kernel, ()), f"*{kind}")
+    assert compiled(function, constants, types, capability, warps)["cubin"]

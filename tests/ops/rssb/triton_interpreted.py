@@ -1,0 +1,96 @@
+"""Run by test_triton_interpreter.py in a process of its own, since Triton reads TRITON_INTERPRET when it is imported.
+
+Prints one JSON object: case -> output or parameter name -> relative error against the modules in float64.
+"""
+
+import copy
+import json
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mambair.archs import halves
+from mambair.archs.blocks import RSSB
+from mambair.ops.backends import ENVIRONMENT_VARIABLE
+from mambair.ops.rssb import interface
+from tests.ops.cases import relative_error
+
+HALF = torch.float16
+
+
+def random_block(channels: int, seed: int = 0, **options) -> RSSB:
+    """A block in float64 whose parameters are all random."""
+    generator = torch.Generator().manual_seed(seed)
+    block = RSSB(channels, **options).double()
+    with torch.no_grad():
+        for name, parameter in block.named_parameters():
+            if not name.endswith(("A_logs", "dt_projs_bias")):
+                noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+                parameter.add_(0.3 * noise if parameter.ndim == 1 else 0.2 * noise)
+    return block
+
+
+def outcome(block: RSSB, half: str, x: Tensor, keep: Tensor | None, weights: Tensor) -> dict[str, Tensor]:
+    """The half's result and all gradients, by the operator or, in float64, step by step."""
+    x = x.detach().requires_grad_()
+    if half == "scan":
+        y = halves.run_scan_half(block, x, keep)
+        if y is None:
+            attended = block.self_attention(block.ln_1(x))
+            y = x * block.skip_scale + (attended if keep is None else attended * keep)
+    else:
+        y = halves.run_local_half(block, x)
+        if y is None:
+            local = block.conv_blk(block.ln_2(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            y = x * block.skip_scale2 + local
+    used = {name: parameter for name, parameter in block.named_parameters() if is_used(name, half)}
+    found = torch.autograd.grad((y * weights.to(y)).sum(), [x, *used.values()])
+    return {"y": y, "x": found[0]} | dict(zip(used, found[1:], strict=True))
+
+
+def is_used(name: str, half: str) -> bool:
+    first = name.startswith(("ln_1", "self_attention")) or name == "skip_scale"
+    return first == (half == "scan")
+
+
+def case(
+    half: str, *, channels: int, shape: tuple[int, int, int], dtype: torch.dtype = torch.float32, keep: bool = False,
+    **options,
+) -> dict[str, float]:  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    block = random_block(channels, **options)
+    x = torch.randn(*shape, channels, generator=generator, dtype=torch.float64)
+    weights = torch.randn(*shape, channels, generator=generator, dtype=torch.float64)
+    factors = torch.rand(shape[0], 1, 1, 1, generator=generator, dtype=torch.float64) + 0.5 if keep else None
+    os.environ[ENVIRONMENT_VARIABLE] = "reference"
+    expected = outcome(block, half, x, factors, weights)
+    os.environ[ENVIRONMENT_VARIABLE] = "triton"
+    plain = copy.deepcopy(block).float()
+    x32, factors32 = x.float(), None if factors is None else factors.float()
+    assert interface.product_type(x32, tuple(plain.parameters())) is not None
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        found = outcome(plain, half, x32, factors32, weights)
+    assert found["y"].dtype == torch.float32
+    return {name: relative_error(found[name], expected[name]) for name in expected}
+
+
+def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
+    scan = {"d_state": 2, "local_block": "none"}
+    yield "scan", case("scan", channels=6, shape=(2, 3, 5), keep=True, mlp_ratio=1.5, **scan)
+    yield (
+        "scan, one direction",
+        case("scan", channels=5, shape=(1, 1, 9), mlp_ratio=1.2, scan_directions=1, **scan),
+    )
+    yield "scan, half precision", case("scan", channels=10, shape=(1, 4, 4), dtype=HALF, mlp_ratio=1.3, **scan)
+    light = {"d_state": 1, "local_block": "light_cab"}
+    yield "light", case("local", channels=6, shape=(2, 3, 5), **light)
+    yield "light, eights", case("local", channels=16, shape=(1, 4, 3), **light)
+    yield "light, half precision", case("local", channels=12, shape=(2, 4, 4), dtype=HALF, **light)
+    classic = {"d_state": 1, "local_block": "cab"}
+    yield "classic", case("local", channels=65, shape=(2, 3, 4), **classic)
+    yield "classic, half precision", case("local", channels=20, shape=(1, 5, 4), dtype=HALF, **classic)
+
+
+print(json.dumps(dict(all_cases())))
