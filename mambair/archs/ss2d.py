@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mambair.archs.blocks import SCAN_DIRECTIONS, init_scan_parameters
+from mambair.archs.blocks import SCAN_DIRECTIONS
+from mambair.archs.vssm import init_scan_parameters
 from mambair.errors import UserError
 from mambair.ops import depthwise_conv, ss2d_scan
 
