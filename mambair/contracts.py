@@ -1,7 +1,7 @@
 """What the parts that option files name must be like: one protocol for each kind, whose docstring is its contract.
 
 `mambair.registry` has a registry for each of them. Networks are `torch.nn.Module`s, optimisers `torch.optim.Optimizer`s
-and data sets those of `mambair.data.samples`; they need no protocol of their own here.
+and data sets those of `mambair.data.contracts`; they need no protocol of their own here.
 """
 
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
