@@ -11,6 +11,7 @@ import numpy as np
 from mambair.errors import UserError
 from mambair.imaging.files import IMAGE_EXTENSIONS, ColorMode, decode_image, list_images, read_bytes
 from mambair.imaging.headers import ImageHeader, printable, read_header
+from mambair.imaging.metadata import profile_of
 
 # A compression level follows a size or an ending: `scan 12` is a name.
 _META_LINE = re.compile(r"(?P<name>.*?)(?: \((?P<size>\d+(?:, ?\d+){1,2})\)(?: \d+)?)?")
@@ -61,6 +62,10 @@ class ImageEntry:
     def header(self) -> ImageHeader:
         """Size and channels without decoding."""
         return self.source.header(self.key)
+
+    def color_profile(self) -> bytes | None:
+        """The profile of its colours; None for sRGB."""
+        return profile_of(self.source.read_bytes(self.key), self.path)
 
 
 @dataclass

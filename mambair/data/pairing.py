@@ -1,5 +1,6 @@
 """Which images belong together, and whether they can be used: found out before the first iteration."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,9 @@ from mambair.data.lmdb_store import LmdbSource
 from mambair.errors import UserError
 from mambair.imaging.files import printable
 from mambair.imaging.headers import ImageHeader
+from mambair.imaging.profiles import SAME_COLORS, color_difference, describe
+
+logger = logging.getLogger(__name__)
 
 Backend = Literal["disk", "lmdb"]
 
@@ -59,13 +63,15 @@ class Requirements:
     scale: int = 1
     """The ground truth is this many times as large as its partner."""
     color: bool = True
-    """Images must have three channels; otherwise they are read as gray, whatever they have."""
+    """Images are read as colour, gray ones as three equal channels; otherwise as gray, whatever they have."""
     gt_size: int | None = None
     """Side of the largest patch that is cut from the ground truth."""
     judged: tuple[tuple[str, int], ...] = ()
     """Metrics with the side in pixels of the smallest ground truth that they can judge, borders included."""
     decode: bool = False
     """Decode every image, not only its header: slow, and finds all damage."""
+    profiles: bool = False
+    """The images of a pair must mean the same colours by equal pixels."""
 
 
 def open_source(root: str | Path, backend: Backend, where: str) -> ImageSource:
@@ -247,33 +253,60 @@ def inspect_pairs(
 ) -> list[Problem]:
     """What is wrong with the pairs, in their order; headers are read in parallel.
 
-    `on_progress` is called with the number of pairs looked at since the last call.
+    Gray images where colour is expected are nothing wrong; how many there are is logged. `on_progress` is called with
+    the number of pairs looked at since the last call.
     """
     with ThreadPoolExecutor(_HEADER_THREADS) as pool:
-        problems = []
-        for found in pool.map(lambda pair: _inspect(pair, requirements), pairs):
+        problems, gray = [], []
+        for found, gray_path in pool.map(lambda pair: _inspect(pair, requirements), pairs):
             problems.extend(found)
+            if gray_path is not None:
+                gray.append(gray_path)
             if on_progress is not None:
                 on_progress(1)
+    if gray:
+        logger.info(
+            "%s: is gray and read as three equal channels, as are %d of %d images here",
+            printable(gray[0]),
+            len(gray),
+            len(pairs),
+        )
     return problems
 
 
-def _inspect(pair: Pair, requirements: Requirements) -> list[Problem]:
-    """The problems of one pair."""
+def _inspect(pair: Pair, requirements: Requirements) -> tuple[list[Problem], str | None]:
+    """The problems of one pair, and the path of an image that is gray where colour is expected."""
     entries = [pair.gt] if pair.lq is None else [pair.gt, pair.lq]
-    headers, problems = [], []
+    headers, problems, gray = [], [], None
     for entry in entries:
         try:
             headers.append(entry.header())
             if requirements.color and headers[-1].channels < 3:
-                problems.append(Problem(entry.path, "is a gray image where colour is expected; convert or remove it"))
-            elif requirements.decode:
+                gray = gray or entry.path
+            if requirements.decode:
                 entry.read("color" if requirements.color else "gray")
         except UserError as error:
             problems.append(Problem(entry.path, str(error).removeprefix(f"{printable(entry.path)}: ")))
     if len(headers) == len(entries):
         problems.extend(_size_problems(pair, headers, requirements))
-    return problems
+    if requirements.profiles and not problems and pair.lq is not None:
+        problems.extend(_profile_problems(pair.gt, pair.lq))
+    return problems, gray
+
+
+def _profile_problems(gt: ImageEntry, lq: ImageEntry) -> list[Problem]:
+    """What is wrong with the colour profiles of one pair."""
+    wanted, found = gt.color_profile(), lq.color_profile()
+    difference = color_difference(wanted, found)
+    if difference <= SAME_COLORS:
+        return []
+    return [
+        Problem(
+            lq.path,
+            f"its colour profile ({describe(found)}) is not its ground truth's ({describe(wanted)}): equal pixels "
+            f"differ by up to {difference} levels; convert one, or make the pair anew",
+        )
+    ]
 
 
 def _size_problems(pair: Pair, headers: list[ImageHeader], requirements: Requirements) -> list[Problem]:

@@ -11,9 +11,11 @@ from mambair.imaging.color import rgb_to_y
 from mambair.imaging.decoding import decode, gray_of
 from mambair.imaging.encoding import JPEG_EXTENSIONS, PHOTO_EXTENSIONS, encode_png, through_opencv
 from mambair.imaging.headers import read_image_size, unreadable
+from mambair.imaging.metadata import EMPTY, Metadata, colors_of
 from mambair.imaging.names import printable
 from mambair.imaging.optional_formats import HEIC_EXTENSIONS
 from mambair.imaging.orientation import apply_orientation
+from mambair.imaging.writing import with_colors
 from mambair.runtime.files import atomic_write
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "list_images",
     "printable",
     "read_bytes",
+    "read_colors",
     "read_image",
     "read_image_size",
     "write_image",
@@ -106,13 +109,21 @@ def encode_image(image: np.ndarray, extension: str, *, jpeg_quality: int = 95, p
     return through_opencv(image, extension, [])
 
 
-def write_image(path: str | Path, image: np.ndarray, jpeg_quality: int = 95) -> None:
+def read_colors(path: str | Path) -> Metadata:
+    """What a file says of its colours, for files that are made of it."""
+    return colors_of(read_bytes(path), path)
+
+
+def write_image(path: str | Path, image: np.ndarray, jpeg_quality: int = 95, colors: Metadata = EMPTY) -> None:
     """Write an image by the file type of the path's extension; makes parent folders.
 
-    The file appears whole or not at all: it is written beside its place and renamed.
+    PNG and JPEG files say of their colours what `colors` does, if that is for as many channels. The file appears whole
+    or not at all: it is written beside its place and renamed.
     """
     path = Path(path)
     data = encode_image(image, path.suffix, jpeg_quality=jpeg_quality)
+    if colors != EMPTY:
+        data = with_colors(data, path, colors, channels=1 if image.ndim == 2 else image.shape[2])
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
         temporary.write_bytes(data)

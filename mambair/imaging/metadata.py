@@ -5,6 +5,7 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from PIL import Image
 
@@ -20,7 +21,7 @@ from mambair.imaging.containers import (
     jpeg_segments,
     webp_chunks,
 )
-from mambair.imaging.headers import DAMAGE, ImageHeader
+from mambair.imaging.headers import DAMAGE, ImageHeader, parse_header
 from mambair.imaging.optional_formats import openable
 from mambair.imaging.png import TEXT_CHUNKS, Chunk, chunks_of, inflate, keyword_and_text, raw_profile
 from mambair.imaging.tiff import TiffPage, read_pages
@@ -70,6 +71,24 @@ def read_metadata(data: bytes, header: ImageHeader, channels: int, is_srgb: bool
     read = _READERS.get(header.format)
     raw, dropped = (Metadata(), []) if read is None else read(data)
     return _safe(raw, dropped, header.orientation, channels, is_srgb)
+
+
+def colors_of(data: bytes, name: str | Path) -> Metadata:
+    """What a file says of its colours and nothing else: its profile, or PNG's chunks. UserError for no image."""
+    header = parse_header(data, name)
+    found = read_metadata(data, header, header.channels, is_srgb=False).metadata
+    return Metadata(icc_profile=found.icc_profile, colors=found.colors)
+
+
+def profile_of(data: bytes, name: str | Path) -> bytes | None:
+    """The profile that a file has, or that says what PNG's chunks say; None for sRGB, and for what no profile says."""
+    colors = colors_of(data, name)
+    if colors.icc_profile is not None or not colors.colors:
+        return colors.icc_profile
+    try:
+        return profiles.profile_of_png(colors.colors, gray=parse_header(data, name).channels < 3)
+    except profiles.NoProfile:
+        return None
 
 
 def read_tiff_metadata(page: TiffPage, channels: int, is_srgb: bool) -> Found:

@@ -163,6 +163,21 @@ def with_metadata_chunks(data: bytes, metadata: Metadata, channels: int, parts: 
     return with_chunks(data, [*before, *metadata.texts])
 
 
+def with_colors(data: bytes, path: Path, colors: Metadata, channels: int) -> bytes:
+    """An encoded PNG or JPEG of so many channels that says of its colours what `colors` does; others as they are.
+
+    Raises UserError for colours that only PNG can say.
+    """
+    kind = kind_of(path)
+    if kind == "PNG":
+        return with_metadata_chunks(data, colors, channels)
+    if kind == "JPEG":
+        profile = _with_profile(path, colors, gray=channels < 3).icc_profile if colors.colors else colors.icc_profile
+        if profile is not None and profiles.fits(profile, channels):
+            return with_segments(data, icc_segments(profile))
+    return data
+
+
 def _phys(resolution: tuple[float, float]) -> bytes:
     across, down = (round(value / METRES_PER_INCH) for value in resolution)
     return struct.pack(">IIB", across, down, 1)

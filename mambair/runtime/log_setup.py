@@ -3,8 +3,10 @@
 Modules log to `logging.getLogger(__name__)`, all below the logger "mambair" that is set up here.
 """
 
+import io
 import logging
 import sys
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +14,10 @@ from rich.logging import RichHandler
 
 LOGGER_NAME = "mambair"
 PLAIN_WIDTH = 160  # rich wraps at 80 columns where it does not know a terminal, which cuts log lines
+
+for _stream in (sys.stdout, sys.stderr):
+    if isinstance(_stream, io.TextIOWrapper):  # names that a terminal's encoding lacks are shown with backslashes
+        _stream.reconfigure(errors="backslashreplace")
 
 console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 """The one console of a process; progress bars and log lines must share it."""
@@ -40,6 +46,25 @@ def setup_logging(log_file: Path | None, rank: int, debug: bool = False) -> logg
         logger.setLevel(level if rank == 0 else logging.ERROR)
         logger.propagate = False  # libraries that configure the root logger would print every line again
     return logging.getLogger(LOGGER_NAME)
+
+
+class EarlyLines:
+    """Keeps what is logged before the log file exists, which must not exist before everything has been checked."""
+
+    def __init__(self) -> None:
+        self._memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+        logging.getLogger(LOGGER_NAME).addHandler(self._memory)
+
+    def write_to_file(self) -> None:
+        """Write them to the log file that has been set up since."""
+        for handler in file_handlers():
+            for record in self._memory.buffer:
+                handler.handle(record)
+
+
+def file_handlers() -> list[logging.Handler]:
+    """What writes the log file, on the process that has one."""
+    return [handler for handler in logging.getLogger(LOGGER_NAME).handlers if isinstance(handler, logging.FileHandler)]
 
 
 class LogFile(logging.FileHandler):

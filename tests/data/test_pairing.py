@@ -1,17 +1,21 @@
 """Which images belong together, and the one error that lists all that is wrong."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import ImageCms
 
 from mambair.data.image_sources import check_inside, format_template, read_meta_info, stem_of
 from mambair.data.lmdb_store import build_lmdb
 from mambair.data.pairing import Pair, Requirements, check_pairs, inspect_pairs, list_entries, pair_images
 from mambair.errors import UserError
 from mambair.imaging.files import write_image
+from mambair.imaging.metadata import Metadata
+from mambair.imaging.profiles import make_profile
 
 
 def save(folder: Path, name: str, height: int = 8, width: int = 8, channels: int = 3) -> Path:
@@ -63,12 +67,11 @@ def test_everything_wrong_is_listed_at_once(tmp_path: Path) -> None:
     with pytest.raises(UserError) as raised:
         check_pairs(pairs, Requirements(scale=2, gt_size=12), "train.yml:3: datasets.train", problems)
     head, *lines = str(raised.value).split("\n")
-    assert head == "train.yml:3: datasets.train: 6 problems with its images:"
-    assert len(lines) == 6
+    assert head == "train.yml:3: datasets.train: 5 problems with its images:"
+    assert len(lines) == 5
     for path, reason in (
         (gt / "alone.png", f"no partner 'alone' (any image type) in {lq}"),
         (lq / "wrong_size.png", "8x7 pixels do not fit its ground truth of 16x16 at scale 2; expected 8x8"),
-        (lq / "gray.png", "is a gray image where colour is expected"),
         (gt / "small.png", "11x16 pixels are too few for gt_size 12"),
         (gt / "cut.png", "damaged"),
         (lq / "not_an_image.png", "not an image"),
@@ -259,3 +262,46 @@ def test_both_names_may_have_a_form(tmp_path: Path) -> None:
     assert inspect_pairs(pairs, Requirements(scale=2)) == []
     with pytest.raises(UserError, match=r"holds no images called '\{\}_SRF_4_HR', as filename_tmpl_gt says"):
         list_entries([tmp_path], "dataroot_gt", filename_template="{}_SRF_4_HR")
+
+
+def test_gray_images_are_read_as_colour_and_counted_in_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, channels in {"a": 3, "b": 1, "c": 1}.items():
+        save(tmp_path / "gt", f"{name}.png", 16, 16, channels=channels)
+        save(tmp_path / "lq", f"{name}.png", channels=channels)
+    pairs, _ = pair_images([tmp_path / "gt"], [tmp_path / "lq"])
+    with caplog.at_level(logging.INFO, "mambair"):
+        assert inspect_pairs(pairs, Requirements(scale=2, decode=True)) == []
+    gray = tmp_path / "gt" / "b.png"
+    assert caplog.messages == [f"{gray}: is gray and read as three equal channels, as are 2 of 3 images here"]
+    for image in (pairs[1].gt.read("color"), pairs[1].lq.read("color")):
+        assert image.shape[2] == 3 and (image == image[:, :, :1]).all()
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "mambair"):
+        inspect_pairs(pairs, Requirements(scale=2, color=False))
+    assert caplog.messages == []
+
+
+def test_pairs_whose_profiles_differ(tmp_path: Path) -> None:
+    adobe = make_profile("wide", (2.2,), ((0.3127, 0.329), (0.64, 0.33), (0.21, 0.71), (0.15, 0.06)))
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    for name, (first, second) in {
+        "a": (adobe, adobe),
+        "b": (srgb, None),
+        "c": (adobe, None),
+        "d": (None, adobe),
+    }.items():
+        for folder, profile, side in (("gt", first, 16), ("lq", second, 8)):
+            write_image(
+                tmp_path / folder / f"{name}.png", np.zeros((side, side, 3), np.uint8), colors=Metadata(profile)
+            )
+    pairs, _ = pair_images([tmp_path / "gt"], [tmp_path / "lq"])
+    assert inspect_pairs(pairs, Requirements(scale=2)) == []
+    found = [str(problem) for problem in inspect_pairs(pairs, Requirements(scale=2, profiles=True))]
+    assert len(found) == 2
+    assert found[0].startswith(f"{tmp_path / 'lq' / 'c.png'}: its colour profile (none, which means sRGB) is not its")
+    assert "ground truth's (wide): equal pixels differ by up to" in found[0]
+    assert found[1].startswith(
+        f"{tmp_path / 'lq' / 'd.png'}: its colour profile (wide) is not its ground truth's (none"
+    )

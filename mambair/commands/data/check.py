@@ -94,7 +94,7 @@ def _inspect(options: TrainOptions | TestOptions, key: str, decode: bool) -> Sec
         report.problems.extend(str(error).splitlines())
         return report
     judged = _judged(options) if key != "train" and section.dataroot_gt else ()
-    requirements = replace(found.requirements, decode=decode, judged=judged)
+    requirements = replace(found.requirements, decode=decode, profiles=decode, judged=judged)
     with progress_bar() as progress:
         bar = progress.add_task(report.name, total=len(found.pairs))
         problems = inspect_pairs(found.pairs, requirements, on_progress=lambda count: progress.advance(bar, count))

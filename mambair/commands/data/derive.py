@@ -14,7 +14,7 @@ import numpy as np
 
 from mambair.commands.data.jobs import Job
 from mambair.errors import UserError
-from mambair.imaging.files import list_images, read_image, write_image
+from mambair.imaging.files import list_images, read_colors, read_image, write_image
 from mambair.imaging.headers import printable, read_image_size
 from mambair.imaging.resize import crop_to_multiple, imresize
 
@@ -73,9 +73,10 @@ def _write_bicubic(source: Path, target: Path, scale: int, hr_target: Path | Non
     cropped = crop_to_multiple(image, scale)
     if 0 in cropped.shape:
         raise UserError(f"{printable(source)}: is smaller than {scale} pixels")
+    colors = read_colors(source)
     if hr_target is not None:
-        write_image(hr_target, cropped)
-    write_image(target, imresize(cropped, 1 / scale))
+        write_image(hr_target, cropped, colors=colors)
+    write_image(target, imresize(cropped, 1 / scale), colors=colors)
 
 
 def _opaque(image: np.ndarray, source: Path) -> np.ndarray:
@@ -101,7 +102,7 @@ def _write_jpeg(source: Path, target: Path, quality: int, channels: Channels) ->
     image = _opaque(read_image(source, mode="unchanged" if channels == "color" else channels), source)
     if image.dtype != np.uint8:
         raise UserError(f"{printable(source)}: has {image.dtype} pixels, and JPEG has 8 bits; convert it")
-    write_image(target, image, jpeg_quality=quality)
+    write_image(target, image, jpeg_quality=quality, colors=read_colors(source))
 
 
 def positions(length: int, crop: int, step: int, threshold: int) -> list[int]:
@@ -154,5 +155,6 @@ def crop_boxes(height: int, width: int, crop: int, step: int, threshold: int) ->
 def write_crops(source: Path, targets: Sequence[Path], boxes: Sequence[Box]) -> None:
     """Cut the boxes out of an image and write them."""
     image = _opaque(read_image(source, mode="unchanged"), source)
+    colors = read_colors(source)
     for target, (top, left, bottom, right) in zip(targets, boxes, strict=True):
-        write_image(target, image[top:bottom, left:right])
+        write_image(target, image[top:bottom, left:right], colors=colors)

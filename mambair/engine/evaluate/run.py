@@ -19,7 +19,7 @@ from mambair.models.restoration_model import RestorationModel
 from mambair.options import TestOptions, dump_options
 from mambair.runtime.devices import select_device
 from mambair.runtime.distributed import ProcessGroup, all_gather_object, from_first_process, is_main_process
-from mambair.runtime.log_setup import console, setup_logging
+from mambair.runtime.log_setup import EarlyLines, console, setup_logging
 from mambair.runtime.run_folders import ResultsFolders, prepare_results_folder, save_options
 from mambair.runtime.seeding import seed_everything
 
@@ -65,6 +65,7 @@ class Tester:
 
     def __init__(self, files: Sequence[TestOptions], group: ProcessGroup) -> None:
         check_comparable(files)
+        self.early_lines = EarlyLines()
         self.group = group
         self.baselines: dict[str, Row] = {}
         seed_everything(files[0].manual_seed, files[0].deterministic)
@@ -74,6 +75,7 @@ class Tester:
         """Test, write results/<name>/ for each file, print the table; returns the exit code: 0, or SOME_UNREAD."""
         folders = [make_folders(candidate.options) for candidate in self.candidates]
         setup_logging(folders[0].log, self.group.rank, debug)
+        self.early_lines.write_to_file()
         for candidate, folder in zip(self.candidates, folders, strict=True):
             for warning in candidate.options.source.warnings:
                 logger.warning(warning)

@@ -15,7 +15,7 @@ from torch import Tensor
 from mambair.data.contracts import EvaluationDataset, LowQualitySample, Sample
 from mambair.engine.evaluate.scoring import Metric, Scores, score
 from mambair.errors import UserError
-from mambair.imaging.files import write_image
+from mambair.imaging.files import printable, write_image
 from mambair.imaging.resize import imresize
 from mambair.imaging.tensors import tensor_to_image
 from mambair.runtime.distributed import ProcessGroup, all_gather_object, is_main_process
@@ -123,7 +123,10 @@ class Validator:
         keep: Callable[[Judged], None] | None,
     ) -> "_Found":
         gt = tensor_to_image(cast(Sample, sample)["gt"]) if "gt" in sample else None
-        judged = Judged(name, index, tensor_to_image(sample["lq"]), tensor_to_image(restored), gt)
+        try:
+            judged = Judged(name, index, tensor_to_image(sample["lq"]), tensor_to_image(restored), gt)
+        except UserError as error:
+            raise UserError(f"{printable(sample['lq_path'])}: restored, {error}") from error
         if keep is not None:
             keep(judged)
         values, problems = score(self.metrics, judged.restored, gt)

@@ -22,7 +22,7 @@ from mambair.engine.checkpoints.resuming import (
 from mambair.engine.evaluate.scoring import build_metrics
 from mambair.engine.train.loop import Schedule, Trainer
 from mambair.engine.train.passes import GraphedPasses, graph_refusal
-from mambair.engine.train.run_log import EarlyLines, log_beginning, log_end, write_failure
+from mambair.engine.train.run_log import log_beginning, log_end, write_failure
 from mambair.engine.train.step import Stepper
 from mambair.engine.train.trackers import TensorBoardTracker, Tracker, WandbTracker, check_wandb
 from mambair.engine.train.trial import has_foreign_parts, try_metrics, try_model
@@ -34,7 +34,7 @@ from mambair.options.plugins import loaded_plugins
 from mambair.registry import MODELS
 from mambair.runtime.devices import select_device
 from mambair.runtime.distributed import ProcessGroup, from_first_process, is_main_process
-from mambair.runtime.log_setup import setup_logging
+from mambair.runtime.log_setup import EarlyLines, setup_logging
 from mambair.runtime.run_folders import RunFolders, prepare_experiment_folder, save_copies, save_options
 from mambair.runtime.seeding import seed_everything
 

@@ -2,7 +2,6 @@
 
 import logging
 import platform
-from logging.handlers import MemoryHandler
 from pathlib import Path
 
 import torch
@@ -15,29 +14,10 @@ from mambair.engine.evaluate.tables import format_value
 from mambair.models.base_model import TrainableModel
 from mambair.options import TrainOptions
 from mambair.runtime.failure_watch import describe_failure
-from mambair.runtime.log_setup import LOGGER_NAME
+from mambair.runtime.log_setup import file_handlers
 from mambair.runtime.run_folders import RunFolders
 
 logger = logging.getLogger(__name__)
-
-
-class EarlyLines:
-    """Keeps what is logged before the log file exists, which must not exist before everything has been checked."""
-
-    def __init__(self) -> None:
-        self._memory = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
-        logging.getLogger(LOGGER_NAME).addHandler(self._memory)
-
-    def write_to_file(self) -> None:
-        """Write them to the log file that has been set up since."""
-        for handler in file_handlers():
-            for record in self._memory.buffer:
-                handler.handle(record)
-
-
-def file_handlers() -> list[logging.Handler]:
-    """What writes the log file, on the process that has one."""
-    return [handler for handler in logging.getLogger(LOGGER_NAME).handlers if isinstance(handler, logging.FileHandler)]
 
 
 def write_failure(error: Exception) -> None:

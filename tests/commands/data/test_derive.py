@@ -4,7 +4,10 @@ import pytest
 
 from mambair.commands.data import main
 from mambair.commands.data.derive import crop_boxes, crop_name, positions, sibling_folder
-from mambair.imaging.files import read_image, write_image
+from mambair.imaging.files import read_colors, read_image, write_image
+from mambair.imaging.metadata import Metadata
+from mambair.imaging.photo import Photo, write_photo
+from mambair.imaging.profiles import SRGB_PRIMARIES, color_difference, make_profile
 from mambair.imaging.resize import imresize
 
 
@@ -117,3 +120,28 @@ def test_mistakes_are_one_line(image_folder, tmp_path, capsys, arguments, messag
     assert main(filled) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("source", ["png", "jpg", "tif", "chunks"])
+def test_the_colour_profile_goes_along(tmp_path, photo, source):
+    profile = make_profile("wide", (2.2,), ((0.3127, 0.329), (0.64, 0.33), (0.21, 0.71), (0.15, 0.06)))
+    chunks = ((b"gAMA", (100_000).to_bytes(4, "big")),)
+    metadata = Metadata(colors=chunks) if source == "chunks" else Metadata(profile, resolution=(300, 300))
+    path = tmp_path / "HR" / f"a.{'png' if source == 'chunks' else source}"
+    write_photo(path, Photo(photo, metadata))
+    folder = str(path.parent)
+    assert main(["lr", folder, "--scale", "2", "--cropped-hr", str(tmp_path / "cropped"), "--workers", "1"]) == 0
+    assert main(["jpeg", folder, "--quality", "90", "--output", str(tmp_path / "jpeg"), "--workers", "1"]) == 0
+    made = [
+        tmp_path / "LR_bicubic" / "X2" / "ax2.png",
+        tmp_path / "cropped" / "a.png",
+        tmp_path / "jpeg" / "q90" / "a.jpg",
+    ]
+    for result in made:
+        colors = read_colors(result)
+        if source != "chunks":
+            assert colors == Metadata(profile)
+        elif result.suffix == ".png":
+            assert colors == metadata
+        else:
+            assert color_difference(colors.icc_profile, make_profile("linear", (1.0,), SRGB_PRIMARIES)) <= 3
