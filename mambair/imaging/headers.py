@@ -15,7 +15,7 @@ from mambair.imaging import ifd, png, pnm
 from mambair.imaging.containers import jpeg_precision
 from mambair.imaging.exif import orientation_of
 from mambair.imaging.names import printable
-from mambair.imaging.optional_formats import openable
+from mambair.imaging.optional_formats import openable, reads_heic
 from mambair.imaging.tiff import first_page
 
 __all__ = ["ImageHeader", "max_pixels", "parse_header", "printable", "read_header", "read_image_size", "unreadable"]
@@ -131,7 +131,7 @@ def _describe_tiff(stream: IO[bytes]) -> ImageHeader:
 
 
 def _describe(image: Image.Image) -> ImageHeader:
-    block = image.info.get("exif", b"")
+    block = image.info.get("exif") or b""
     orientation = orientation_of(block.removeprefix(b"Exif\0\0"))
     channels = _CHANNELS.get(image.mode, 3)
     if image.mode == "P" and "transparency" in image.info:
@@ -144,6 +144,8 @@ def _what_else(head: bytes) -> str:
     if head[:2] == b"\xff\xd8" and jpeg_precision(head) != 8:
         return f"a JPEG of {jpeg_precision(head)} bits, which is not read; save it as PNG or TIFF of 16 bits"
     if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
+        if reads_heic():
+            return "a damaged HEIC photo; replace or remove it"
         return "a HEIC photo; to read those: pip install 'mambair[heic]', or save it as JPEG or PNG"
     if head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis"):
         return "an AVIF image that is damaged, or needs Pillow 11.3 or later; save it as JPEG or PNG"

@@ -76,6 +76,8 @@ def _with_frames(photo: Photo, data: bytes, decoded: Decoded, path: str | Path) 
     if header.format == "PNG":  # what is not pixels can be too much for Pillow
         data = png.only_pixels(data, png.PALETTE, animated=True)
     image = open_with_pillow(data, header, path)
+    if image.info.get("bit_depth", 8) > 8:
+        photo = replace(photo, dropped=(*photo.dropped, "bits beyond 8 of a HEIC photo"))
     count = int(getattr(image, "n_frames", 1))
     if count == 1:
         return photo

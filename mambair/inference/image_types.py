@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from mambair.errors import UserError
 from mambair.imaging.decoding import to_plain_mode
 from mambair.imaging.pixels import to_float
+from mambair.imaging.profiles import is_for_cmyk
 
 # Float images are in [0, 1]; sharpening filters and interpolation overshoot by less than this.
 FLOAT_TOLERANCE = 0.5
@@ -103,6 +104,8 @@ def _unpack_pil(image: Image.Image) -> Unpacked:
     unpacked = _unpack_array(np.asarray(upright))
     mode = upright.mode
     kept = [key for key in ("icc_profile", "dpi") if key in upright.info]
+    if is_for_cmyk(upright.info.get("icc_profile") or b""):  # of the inks that the colours were converted from
+        kept.remove("icc_profile")
     info: dict[str | tuple[int, int], Any] = {key: upright.info[key] for key in kept}
 
     def pack(restored: torch.Tensor) -> Image.Image:

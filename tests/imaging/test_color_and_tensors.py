@@ -5,6 +5,7 @@ import pytest
 import skimage.data
 import torch
 
+from mambair.errors import UserError
 from mambair.imaging.color import rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
 from mambair.imaging.jpeg import jpeg_compress
 from mambair.imaging.pixels import to_float, to_uint8
@@ -81,3 +82,11 @@ def test_jpeg_keeps_the_order_of_channels() -> None:
 def test_jpeg_refuses(image: np.ndarray, quality: int) -> None:
     with pytest.raises(ValueError, match="expected a"):
         jpeg_compress(image, quality)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_becomes_no_picture(bad: float) -> None:
+    tensor = torch.full((3, 4, 5), 0.5)
+    tensor[1, 2, 3] = bad
+    with pytest.raises(UserError, match="holds NaN or infinite values"):
+        tensor_to_image(tensor)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mambair.errors import UserError
 from mambair.imaging.files import decode_image, read_image, read_image_size
+from mambair.imaging.optional_formats import openable
 from mambair.imaging.orientation import apply_orientation
 from mambair.imaging.photo import read_photo
 from mambair.imaging.pnm import decode_pnm
@@ -254,3 +255,13 @@ def test_jpeg_of_12_bits_is_called_what_it_is() -> None:
     data[start + 1], data[start + 4] = 0xC1, 12
     with pytest.raises(UserError, match=r"^scan: a JPEG of 12 bits, which is not read; save it as PNG or TIFF"):
         decode_image(bytes(data), name="scan")
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIF"])
+def test_avif_and_heic_where_they_are_read(tmp_path: Path, kind: str) -> None:
+    if kind not in openable():
+        pytest.skip("not read here")
+    pixels = np.repeat(np.repeat(picture(3), 4, axis=0), 4, axis=1)
+    Image.fromarray(pixels).save(tmp_path / "source", kind, quality=95)
+    data = (tmp_path / "source").read_bytes()
+    assert_read(tmp_path / "a.bin", data, pixels, tolerance=24)

@@ -322,3 +322,11 @@ def test_a_network_on_a_gpu_gives_what_the_cpu_gives(rng, amp: str) -> None:
     wanted = Restorer(network, device=CPU).restore(image)
     restored = Restorer(network, device=find_device("cuda"), amp=amp, tile="auto").restore(image)
     assert np.abs(restored.astype(int) - wanted).max() <= (1 if amp == "none" else 4)
+
+
+def test_pil_images_of_inks_become_srgb_without_the_profile_of_the_inks() -> None:
+    image = Image.new("CMYK", (7, 5), (255, 0, 0, 0))
+    image.info["icc_profile"] = bytes(16) + b"CMYK" + bytes(108)  # too damaged to convert by
+    restored = Restorer(Enlarge(2, 3), device=CPU).restore(image)
+    assert restored.mode == "RGB" and "icc_profile" not in restored.info
+    assert restored.getpixel((0, 0)) == (0, 255, 255)
