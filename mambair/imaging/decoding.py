@@ -23,7 +23,7 @@ from mambair.imaging.headers import DAMAGE, ImageHeader, parse_header
 from mambair.imaging.names import printable
 from mambair.imaging.orientation import apply_orientation
 from mambair.imaging.profiles import cmyk_to_rgb, is_for_cmyk, lab_to_rgb
-from mambair.imaging.tiff import ICCLAB, TiffPage, decode_tiff_samples, first_page
+from mambair.imaging.tiff import CMYK, ICC_PROFILE, ICCLAB, TiffPage, decode_tiff_samples, first_page
 
 # OpenCV's own messages name no file; ours do.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -170,6 +170,9 @@ def decode_tiff_page(data: bytes, page: TiffPage, header: ImageHeader, name: str
     """One image of a TIFF file; `header` is that of the file."""
     if page.bits > 8:
         pixels = decode_tiff_samples(data, page, name)
+        if page.photometric == CMYK:
+            profile = page.directory.tags[ICC_PROFILE].data if ICC_PROFILE in page.directory.tags else None
+            pixels = np.asarray(cmyk_to_rgb(Image.frombytes("CMYK", page.size[::-1], pixels.tobytes()), profile))
         converted = page.inks == 3 and page.photometric != 2
         return Decoded(apply_orientation(pixels, page.orientation), header, is_srgb=converted)
     if page.photometric == ICCLAB:

@@ -24,9 +24,10 @@ from mambair.imaging.containers import (
 from mambair.imaging.headers import DAMAGE, ImageHeader, parse_header
 from mambair.imaging.optional_formats import openable
 from mambair.imaging.png import TEXT_CHUNKS, Chunk, chunks_of, inflate, keyword_and_text, raw_profile
+from mambair.imaging.tiff import ICC_PROFILE as ICC_TAG
 from mambair.imaging.tiff import TiffPage, read_pages
 
-XMP_TAG, IPTC_TAG, ICC_TAG = 700, 33723, 34675
+XMP_TAG, IPTC_TAG = 700, 33723
 METRES_PER_INCH = 0.0254
 XMP_KEYWORD = b"XML:com.adobe.xmp"
 _COLOR_CHUNKS = (b"cICP", b"mDCV", b"cLLI", b"sRGB", b"gAMA", b"cHRM")

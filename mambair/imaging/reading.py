@@ -53,6 +53,8 @@ def read_photo(path: str | Path) -> Photo:
 
 
 def _with_pages(photo: Photo, data: bytes, header: ImageHeader, path: str | Path) -> Photo:
+    if photo.pixels.dtype == np.uint8 and header.depth > 8:
+        photo = replace(photo, dropped=(*photo.dropped, "bits beyond 8 of CMYK"))
     try:
         pages = read_pages(io.BytesIO(data))
     except ifd.Damaged as error:

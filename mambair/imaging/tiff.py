@@ -32,6 +32,7 @@ _DAMAGES = (
 NEW_SUBFILE_TYPE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 SAMPLES, ROWS_PER_STRIP, PLANAR, PREDICTOR, EXTRA_SAMPLES, SAMPLE_FORMAT = 277, 278, 284, 317, 338, 339
 STRIP_OFFSETS, STRIP_LENGTHS = 273, 279
+ICC_PROFILE = 34675
 _REDUCED, _MASK = 1, 4
 _SEPARATE = 2
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, CIELAB, ICCLAB = 0, 1, 2, 3, 5, 6, 8, 9
@@ -109,7 +110,7 @@ def first_page(stream: IO[bytes]) -> TiffPage:
 
 
 def decode_tiff_samples(data: bytes, page: TiffPage, name: str | Path) -> np.ndarray:
-    """Pixels of 8 to 16 bits: (H, W, C) uint8 or uint16 in RGB order, C from 1 to 4, not turned.
+    """Pixels of 8 to 16 bits: (H, W, C) uint8 or uint16 in RGB order, C from 1 to 4, not turned; CMYK as uint8 inks.
 
     Raises UserError, naming the file, for one that cannot be decoded, and for floats, signed and 32-bit numbers.
     """
@@ -120,7 +121,7 @@ def decode_tiff_samples(data: bytes, page: TiffPage, name: str | Path) -> np.nda
         raise UserError(f"{printable(name)}: has {found}; convert it to 8 or 16 bits per channel")
     try:
         samples = _samples(data, page)
-        return _as_pixels(samples, page)
+        return _inks(samples) if page.photometric == CMYK else _as_pixels(samples, page)
     except (*_DAMAGES, tifffile.TiffFileError) as error:
         raise UserError(
             f"{printable(name)}: damaged, or a kind of TIFF that cannot be decoded here ({printable(str(error))}); "
@@ -208,6 +209,13 @@ def _as_pixels(samples: np.ndarray, page: TiffPage) -> np.ndarray:
     if page.alpha == "premultiplied":
         color = unassociated(color, alpha)
     return np.concatenate([color, alpha], axis=2)
+
+
+def _inks(samples: np.ndarray) -> np.ndarray:
+    """(H, W, 4) of 16 bits as uint8, which is what colours are converted from."""
+    if samples.dtype != np.uint16 or samples.shape[2] < 4:
+        raise ValueError("its colours are CMYK of an odd kind")
+    return np.rint(samples[:, :, :4] / 257).astype(np.uint8)
 
 
 def _rgb_of_lab(stored: np.ndarray, is_icc: bool) -> np.ndarray:

@@ -10,8 +10,9 @@ from PIL import Image, ImageCms
 
 from mambair.errors import UserError
 from mambair.imaging import profiles
+from mambair.imaging.files import read_image
 from mambair.imaging.photo import read_photo, write_photo
-from tests.imaging.odd_files import COLOR, GRAY, picture, png
+from tests.imaging.odd_files import COLOR, GRAY, picture, png, tiff
 
 # The corners of an imagined press: L*, a*, b* of cyan, magenta, yellow and their overprints on paper.
 CORNERS = {
@@ -134,3 +135,13 @@ def test_profiles_are_compared_by_their_colors() -> None:
     adobe = profiles.make_profile("wide", (2.2,), ((0.3127, 0.329), (0.64, 0.33), (0.21, 0.71), (0.15, 0.06)))
     assert profiles.color_difference(adobe, None) > 20
     assert profiles.describe(adobe) == "wide" and "sRGB" in profiles.describe(None)
+
+
+def test_cmyk_of_16_bits_is_converted_too(tmp_path: Path) -> None:
+    inks = np.zeros((4, 5, 4), np.uint16)
+    inks[:, :, 0] = 65535
+    (tmp_path / "a.tif").write_bytes(tiff(inks, 16, 5))
+    photo = read_photo(tmp_path / "a.tif")
+    assert photo.pixels.dtype == np.uint8 and (photo.pixels == (0, 255, 255)).all()
+    assert photo.dropped == ("bits beyond 8 of CMYK",)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), photo.pixels)
