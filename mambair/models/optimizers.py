@@ -81,14 +81,14 @@ OPTIMIZERS.add_library({name: found for name, found in optimizers_of(torch.optim
 
 def register_from_libraries(name: str, where: str) -> None:
     """Register the optimiser called `name` from a library that has it. Raises UserError where none does."""
+    if name in UNSUITABLE:
+        raise UserError(f"{where}: {name} takes steps that a training run here does not; use another optimizer")
     for library in LIBRARIES:
         if find_spec(library) is not None:
             found = optimizers_of(importlib.import_module(library)).get(name)
             if found is not None:
                 OPTIMIZERS.add_library({name: found})
                 return
-    if name in UNSUITABLE:
-        raise UserError(f"{where}: {name} takes steps that a training run here does not; use another optimizer")
     missing = [library for library in LIBRARIES if find_spec(library) is None]
     hint = did_you_mean(name, OPTIMIZERS.names()) or f"; known: {', '.join(OPTIMIZERS.names())}"
     more = f"; {' and '.join(missing)} may have it: pip install mambair[optimizers]" if missing else ""
@@ -246,5 +246,5 @@ class ScheduledOptimizer:
         groups = self.optimizer.state_dict()["param_groups"]
         for index, group in enumerate(groups):
             theirs = saved[min(index, len(saved) - 1)]
-            group.update({key: theirs[key] for key in group.keys() & theirs.keys() - settings})
+            group.update({key: theirs[key] for key in theirs.keys() - settings - {"params", "initial_lr"}})
         return groups
