@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from mambair.data.augmentations import AugmentationChain, ChannelShuffle
 from mambair.data.loaders import TrainLoader, to_device
 from mambair.data.pairing import list_entries
 from mambair.data.samplers import Draw, DrawSchedule, Stage, plan_batch
@@ -284,3 +285,28 @@ def test_a_program_that_leaves_its_loader_open_ends(tmp_path: Path, how: str, co
     environment = {**os.environ, "PYTHONPATH": str(root)}
     ended = subprocess.run([sys.executable, str(script), how], env=environment, timeout=120, capture_output=True)
     assert ended.returncode == code
+
+
+def test_augmentations_of_samples_have_a_stream_of_their_own() -> None:
+    """They change the pair that would have been drawn, and nothing else; the same draw is changed alike."""
+
+    class Numbered:
+        def __len__(self) -> int:
+            return 5
+
+        def sample(self, index: int, rng: np.random.Generator) -> dict:
+            value = torch.full((3, 2, 2), rng.random())
+            value[0] += index
+            return {"lq": value, "gt": value.repeat_interleave(2, 1).repeat_interleave(2, 2), "lq_path": str(index)}
+
+    plain = SeededDataset(Numbered(), seed=4)
+    shuffling = SeededDataset(Numbered(), seed=4, augment=AugmentationChain([ChannelShuffle(probability=1.0)]))
+    orders = set()
+    for number in range(20):
+        before, after, again = plain[Draw(number, None)], shuffling[Draw(number, None)], shuffling[Draw(number, None)]
+        assert before["lq_path"] == after["lq_path"]
+        assert torch.equal(after["lq"], again["lq"])
+        assert torch.equal(before["lq"].sort(dim=0).values, after["lq"].sort(dim=0).values)
+        assert torch.equal(after["gt"][:, ::2, ::2], after["lq"])
+        orders.add(int((after["lq"][:, 0, 0] - before["lq"][0, 0, 0]).abs().argmin()))
+    assert orders == {0, 1, 2}

@@ -1,5 +1,7 @@
 """Low-quality images made on the fly: statistics, the fixed test stream, and patches that degrade as in their image."""
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -7,10 +9,15 @@ import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mambair.data.synthesis import BicubicReduction, GaussianNoise, JpegArtifacts, degrade_window
+from mambair.contracts import RandomNormals
+from mambair.data.builders import BuildContext, build_dataset
+from mambair.data.synthesis import BicubicReduction, Degradations, GaussianNoise, JpegArtifacts, degrade_window
 from mambair.data.transforms import Window
+from mambair.errors import UserError
 from mambair.imaging.jpeg import jpeg_compress
 from mambair.imaging.resize import imresize
+from mambair.options.dataset_schema import DatasetOptions
+from mambair.registry import DEGRADATIONS
 
 PHOTO = skimage.data.astronaut()[:119, 150:251]
 
@@ -109,3 +116,62 @@ def test_any_window_of_any_image(height: int, width: int, seed: int) -> None:
     for degradation in (GaussianNoise(15), JpegArtifacts(30), BicubicReduction(1)):
         gt, lq = degrade_window(image, window, degradation, rng)
         assert gt.shape == lq.shape == (window.height, window.width, 3)
+
+
+@pytest.mark.parametrize("top", [4, 8, 36])
+def test_several_degradations_do_to_a_part_what_they_do_to_the_whole(top: int) -> None:
+    """Blur, reduction and JPEG in a row: margins and grids add up in pixels of the ground truth."""
+    steps = [BoxBlur(), BicubicReduction(2), JpegArtifacts(40)]
+    degradation = Degradations(steps)
+    assert (degradation.scale, degradation.alignment, degradation.margin) == (2, 32, 1 + 4 + 2 * 2)
+    image = skimage.data.astronaut()[:128, :160]
+    whole = image
+    for step in steps:
+        whole = step(whole, np.random.default_rng(0))
+    gt, part = degrade_window(image, Window(top, 20, 32, 40), degradation, np.random.default_rng(0))
+    assert np.array_equal(gt, image[top : top + 32, 20:60])
+    assert np.array_equal(part, whole[top // 2 : top // 2 + 16, 10:30])
+
+
+class BoxBlur:
+    """The mean of 3x3 pixels."""
+
+    scale, alignment, margin = 1, 1, 1
+
+    def __call__(self, image: np.ndarray, rng: RandomNormals) -> np.ndarray:
+        return cv2.blur(image, (3, 3), borderType=cv2.BORDER_REPLICATE)
+
+
+def section(degradation: Any, **more: Any) -> DatasetOptions:
+    keys = {"type": "SyntheticDataset", "dataroot_gt": "x", "gt_size": 16, "degradation": degradation, **more}
+    return DatasetOptions.model_validate(keys)
+
+
+@pytest.mark.parametrize(
+    ("degradation", "expected"),
+    [
+        ({"type": "GaussianNoise", "sigma": 5}, "degradation: reduces images by 1, but scale is 2"),
+        ([{"type": "BicubicReduction", "scale": 2}, {"type": "Jpeg"}], r"degradation\.1: unknown degradation 'Jpeg'"),
+        ({"type": "BicubicReduction", "scale": 2, "sigma": 1}, "unknown key 'sigma' for BicubicReduction"),
+        ({"type": "Careless"}, "Careless has no alignment and margin; a degradation has whole numbers"),
+    ],
+)
+def test_degradations_that_do_not_fit(degradation: Any, expected: str, plugins_forgotten: None) -> None:
+    @DEGRADATIONS.register()
+    class Careless:
+        scale = 2
+
+        def __call__(self, image: np.ndarray, rng: RandomNormals) -> np.ndarray:
+            return image[::2, ::2]
+
+    context = BuildContext(lambda key: key, "datasets.train", scale=2, training=True)
+    with pytest.raises(UserError, match=expected):
+        build_dataset(section(degradation), context)
+
+
+def test_a_degradation_stands_alone() -> None:
+    noise = {"type": "GaussianNoise", "sigma": 5}
+    with pytest.raises(ValueError, match="says already what"):
+        section(noise, task="CAR", quality=10)
+    with pytest.raises(ValueError, match="leave out one"):
+        section(noise, dataroot_lq="y")
