@@ -47,10 +47,10 @@ def test_images_are_cropped_and_compared(created: list[str]) -> None:
     image = reference + np.uint8(51)
     image[:2], image[:, -2:] = 255, 255  # the border, which is cut off
     for channels in (3, 1):
-        values = score(metrics, image[..., :channels], reference[..., :channels], "photo")
+        values = score(metrics, image[..., :channels], reference[..., :channels])[0]
         assert values == pytest.approx(dict.fromkeys(NAMES, 0.2), rel=1e-6)
     assert sorted(created) == ["dists", "lpips", "topiq_fr"]
-    assert score(metrics, image, None, "photo") == {}
+    assert score(metrics, image, None) == ({}, [])
     calculate_lpips(image, reference, net="vgg")
     assert created[-1] == "lpips-vgg"
 

@@ -10,7 +10,7 @@ from typing import Any
 from mambair.data.contracts import EvaluationDataset
 from mambair.data.loaders import build_val_datasets
 from mambair.engine.evaluate.html_report import ReportImages, write_html_report
-from mambair.engine.evaluate.scoring import Metric, Scores, build_metrics
+from mambair.engine.evaluate.scoring import Metric, Scores, build_metrics, try_metrics
 from mambair.engine.evaluate.tables import ResultTable, Row, make_table, metrics_json, write_json, write_markdown
 from mambair.engine.evaluate.validator import Judged, Validator, image_writer, pass_through, upscale_bicubic
 from mambair.errors import UserError
@@ -177,6 +177,7 @@ def prepare_candidate(options: TestOptions, group: ProcessGroup) -> Candidate:
         raise UserError(f"{options.where('path.pretrain_network_g')}: is missing; give the weights to test")
     device = select_device(options.num_gpu, group.local_rank)
     metrics = build_metrics(options.val.metrics, options.where)
+    try_metrics(metrics, options.val.metrics, options.where)
     datasets = build_val_datasets(options, check=group.rank == 0)
     restoration = build_restoration(options.val, device)
     model = RestorationModel(build_generator(options), device=device, restoration=restoration)

@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 import mambair.metrics  # noqa: F401  (registers the metrics)
 from mambair.errors import UserError
-from mambair.registry import METRICS
+from mambair.registry import METRICS, is_foreign
+from mambair.runtime.foreign_code import foreign_code
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,27 @@ def _direction(function: Any, block: Mapping[str, Any], place: str) -> dict[str,
             "register it with METRICS.register(higher_is_better=...)"
         )
     return {"higher": block["better"] == "higher"}
+
+
+TRIAL_SIDE = 128
+"""Pixels of the image that metrics are tried with: learned ones need some."""
+
+
+def try_metrics(
+    metrics: Sequence[Metric], blocks: Mapping[str, Mapping[str, Any]], where: Callable[[str], str]
+) -> None:
+    """Try those metrics on a random image that are other people's, or whose models must be fetched.
+
+    Raises UserError for one that fails, before a run or a test has begun; arguments are `build_metrics`'s.
+    """
+    rng = np.random.default_rng(0)
+    image, reference = (rng.integers(0, 256, (TRIAL_SIDE, TRIAL_SIDE, 3), np.uint8) for _ in range(2))
+    for metric in metrics:
+        kind = blocks[metric.name]["type"]
+        if kind in ("calculate_psnr", "calculate_ssim") and not is_foreign(METRICS.get(kind)):
+            continue
+        with torch.random.fork_rng(), foreign_code(f"{where(f'val.metrics.{metric.name}')}: {kind}"):
+            metric(image, reference)
 
 
 @dataclass

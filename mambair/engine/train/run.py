@@ -19,13 +19,13 @@ from mambair.engine.checkpoints.resuming import (
     go_on_from,
     set_aside_newer,
 )
-from mambair.engine.evaluate.scoring import build_metrics
+from mambair.engine.evaluate.scoring import build_metrics, try_metrics
 from mambair.engine.train.loop import Schedule, Trainer
 from mambair.engine.train.passes import GraphedPasses, graph_refusal
 from mambair.engine.train.run_log import log_beginning, log_end, write_failure
 from mambair.engine.train.step import Stepper
 from mambair.engine.train.trackers import TensorBoardTracker, Tracker, WandbTracker, check_wandb
-from mambair.engine.train.trial import has_foreign_parts, try_metrics, try_model
+from mambair.engine.train.trial import has_foreign_parts, try_model
 from mambair.engine.train.validation import RunValidation
 from mambair.errors import UserError
 from mambair.models.base_model import TrainableModel
@@ -103,7 +103,7 @@ class TrainingRun:
         if val is None or val.val_freq is None:
             return None
         metrics = build_metrics(val.metrics, self.options.where)
-        try_metrics(metrics, self.options)
+        try_metrics(metrics, val.metrics, self.options.where)
         return RunValidation(
             build_val_datasets(self.options, check=self.group.rank == 0),
             sorted(metrics, key=lambda metric: metric.name != val.best),  # the first one picks the best weights

@@ -11,18 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from mambair.archs.network import traits_of
-from mambair.engine.evaluate.scoring import Metric
 from mambair.errors import UserError
 from mambair.losses import LossTerm
 from mambair.models.base_model import TrainableModel
 from mambair.models.restoration_model import RestorationModel
 from mambair.options import TrainOptions
-from mambair.registry import ARCHS, AUGMENTATIONS, LOSSES, METRICS, MODELS, Registry, is_foreign
+from mambair.registry import ARCHS, AUGMENTATIONS, LOSSES, MODELS, Registry, is_foreign
 from mambair.runtime.foreign_code import foreign_code
 
 ODD_SIZE = (37, 45)
 """Of the image that a network is tried with: photos are of any size."""
-METRIC_SIDE = 128
 
 
 def is_foreign_type(registry: Registry[Any], block: Mapping[str, Any] | None) -> bool:
@@ -103,18 +101,6 @@ def try_mixing(model: RestorationModel, options: TrainOptions) -> None:
     lq = gt[..., :: options.scale, :: options.scale].contiguous()
     with foreign_code(f"{options.where('train.augmentations')}: the list"):
         model.mixed({"lq": lq, "gt": gt}, np.random.default_rng(0))
-
-
-def try_metrics(metrics: list[Metric], options: Any) -> None:
-    """Foreign metrics, and those whose models must be fetched, on a random image."""
-    rng = np.random.default_rng(0)
-    image, reference = (rng.integers(0, 256, (METRIC_SIDE, METRIC_SIDE, 3), np.uint8) for _ in range(2))
-    for metric in metrics:
-        kind = options.val.metrics[metric.name]["type"]
-        if kind in ("calculate_psnr", "calculate_ssim") and not is_foreign_type(METRICS, {"type": kind}):
-            continue
-        with torch.random.fork_rng(), foreign_code(f"{options.where(f'val.metrics.{metric.name}')}: {kind}"):
-            metric(image, reference)
 
 
 def shape(tensor: Tensor) -> str:
