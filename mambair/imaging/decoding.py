@@ -14,7 +14,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from mambair.errors import UserError
 from mambair.imaging import png, pnm
@@ -23,7 +23,7 @@ from mambair.imaging.headers import DAMAGE, ImageHeader, parse_header
 from mambair.imaging.names import printable
 from mambair.imaging.orientation import apply_orientation
 from mambair.imaging.profiles import cmyk_to_rgb, is_for_cmyk, lab_to_rgb
-from mambair.imaging.tiff import CMYK, ICC_PROFILE, ICCLAB, TiffPage, decode_tiff_samples, first_page
+from mambair.imaging.tiff import CMYK, ICC_PROFILE, ICCLAB, TiffPage, decode_tiff_samples, first_page, not_turned
 
 # OpenCV's own messages name no file; ours do.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -168,30 +168,31 @@ def _guarded(load: Callable[[], Image.Image], name: str | Path) -> Image.Image:
 
 def decode_tiff_page(data: bytes, page: TiffPage, header: ImageHeader, name: str | Path) -> Decoded:
     """One image of a TIFF file; `header` is that of the file."""
+    profile = page.directory.tags[ICC_PROFILE].data if ICC_PROFILE in page.directory.tags else None
     if page.bits > 8:
         pixels = decode_tiff_samples(data, page, name)
         if page.photometric == CMYK:
-            profile = page.directory.tags[ICC_PROFILE].data if ICC_PROFILE in page.directory.tags else None
             pixels = np.asarray(cmyk_to_rgb(Image.frombytes("CMYK", page.size[::-1], pixels.tobytes()), profile))
         converted = page.inks == 3 and page.photometric != 2
         return Decoded(apply_orientation(pixels, page.orientation), header, is_srgb=converted)
     if page.photometric == ICCLAB:
         raise UserError(f"{printable(name)}: its colours are ICC's L*a*b* of 8 bits; save it as RGB")
     try:
-        # Versions of Pillow differ in whether loading turns a TIFF; then the tag is gone.
-        image = _guarded(lambda: ImageOps.exif_transpose(_load(data, header, page.number)), name)
+        image = _guarded(lambda: _load(not_turned(data, page), header, page.number), name)
     except UserError:
         if page.bits != 8:
             raise
         return Decoded(apply_orientation(decode_tiff_samples(data, page, name), page.orientation), header)
-    profile = image.info.get("icc_profile")
-    if image.mode == "CMYK":
-        return Decoded(np.asarray(cmyk_to_rgb(image, profile)), header, is_srgb=True)
+    is_srgb = image.mode in ("CMYK", "LAB") or (profile is not None and is_for_cmyk(profile))
     if image.mode == "LAB":
         stored = np.array(image)
         lab = np.concatenate([stored[..., :1] * (100 / 255), stored[..., 1:].view(np.int8)], axis=-1)
-        return Decoded(np.rint(lab_to_rgb(lab) * 255).astype(np.uint8), header, is_srgb=True)
-    return Decoded(as_array(to_plain_mode(image)), header, is_srgb=profile is not None and is_for_cmyk(profile))
+        pixels = np.rint(lab_to_rgb(lab) * 255).astype(np.uint8)
+    elif image.mode == "CMYK":
+        pixels = np.asarray(cmyk_to_rgb(image, profile))
+    else:
+        pixels = as_array(to_plain_mode(image))
+    return Decoded(apply_orientation(pixels, page.orientation), header, is_srgb)
 
 
 def to_plain_mode(image: Image.Image) -> Image.Image:

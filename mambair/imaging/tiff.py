@@ -148,15 +148,19 @@ def _samples(data: bytes, page: TiffPage) -> np.ndarray:
     return image
 
 
+def not_turned(data: bytes, page: TiffPage) -> bytes:
+    """The same file with an orientation of 1 for this page: OpenCV and some versions of Pillow turn what they read."""
+    if page.orientation == 1:
+        return data
+    start, _ = page.directory.spans[ORIENTATION]
+    return data[:start] + struct.pack(f"{page.directory.order}H", 1) + data[start + 2 :]
+
+
 def _through_opencv(data: bytes, page: TiffPage) -> np.ndarray:
     """Compressions that tifffile alone lacks, such as LZW; gray, RGB and RGBA of 16 bits, contiguous."""
     if page.photometric not in (WHITE_IS_ZERO, BLACK_IS_ZERO, RGB) or page.directory.number(PLANAR, 1) != 1:
         raise ValueError("its compression is not known for such colours")
-    upright = bytearray(data)  # OpenCV turns what it decodes
-    if ORIENTATION in page.directory.spans:
-        start, _ = page.directory.spans[ORIENTATION]
-        upright[start : start + 2] = struct.pack(f"{page.directory.order}H", 1)
-    read, images = cv2.imdecodemulti(np.frombuffer(bytes(upright), np.uint8), cv2.IMREAD_UNCHANGED)
+    read, images = cv2.imdecodemulti(np.frombuffer(not_turned(data, page), np.uint8), cv2.IMREAD_UNCHANGED)
     if not read or page.number >= len(images):
         raise ValueError("OpenCV cannot decode it either")
     image = np.asarray(images[page.number])

@@ -46,8 +46,14 @@ def exif(orientation: int, more: dict[int, Tag] | None = None) -> bytes:
     return build([Page({274: number_tag(SHORT, [orientation], "<"), **(more or {})}, {})])
 
 
-def tiff(values: np.ndarray, bits: int, photometric: int, more: dict[int, Sequence[int]] | None = None) -> bytes:
-    """A TIFF of stored values (H, W, S) in one strip, little-endian, with more SHORT tags."""
+def tiff(
+    values: np.ndarray,
+    bits: int,
+    photometric: int,
+    more: dict[int, Sequence[int]] | None = None,
+    others: dict[int, Tag] | None = None,
+) -> bytes:
+    """A TIFF of stored values (H, W, S) in one strip, little-endian, with more SHORT tags, and others."""
     height, width, samples = values.shape
     if bits in (8, 16):
         strip = values.astype(np.uint8 if bits == 8 else "<u2").tobytes()
@@ -56,4 +62,4 @@ def tiff(values: np.ndarray, bits: int, photometric: int, more: dict[int, Sequen
     tags = {256: [width], 257: [height], 258: [bits] * samples, 259: [1], 262: [photometric], 277: [samples]}
     tags |= {278: [height], 284: [1]} | dict(more or {})
     page = {number: number_tag(LONG if number in (256, 257) else SHORT, each, "<") for number, each in tags.items()}
-    return build([Page(page, {}, [strip])])
+    return build([Page({**page, **(others or {})}, {}, [strip])])

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 from mambair.imaging.exif import orientation_of, upright_block
 from mambair.imaging.ifd import ASCII, LONG, RATIONAL, SHORT, UNDEFINED, Page, Tag, build, number_tag
 from mambair.imaging.photo import Photo, read_photo, write_photo
-from tests.imaging.odd_files import COLOR, exif, picture, png
+from tests.imaging.odd_files import COLOR, exif, picture, png, tiff
 
 TYPES = ("png", "jpg", "webp", "tif", "bmp")
 LAYOUT_TAGS = {
@@ -31,6 +31,16 @@ LAYOUT_TAGS = {
     338: 1,
 }
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6" xmp:Rating="5"/></x:xmpmeta>'
+
+
+ODD_TAGS = [
+    Tag(99, 3, b"abc"),  # no such type
+    Tag(RATIONAL, 1, bytes(8)),  # 0 / 0
+    Tag(ASCII, 3, b"\xff\xfe\xfd"),
+    Tag(SHORT, 0, b""),
+    Tag(UNDEFINED, 70_000, bytes(70_000)),
+    Tag(LONG, 2, b"\xff" * 8),
+]
 
 
 @pytest.fixture
@@ -65,17 +75,7 @@ def test_tags_of_the_layout_of_pixels_change_none(tmp_path: Path, extension: str
             assert number not in image.getexif() and image.getexif()[271] == "Maker"
 
 
-@pytest.mark.parametrize(
-    "odd",
-    [
-        Tag(99, 3, b"abc"),  # no such type
-        Tag(RATIONAL, 1, bytes(8)),  # 0 / 0
-        Tag(ASCII, 3, b"\xff\xfe\xfd"),
-        Tag(SHORT, 0, b""),
-        Tag(UNDEFINED, 70_000, bytes(70_000)),
-        Tag(LONG, 2, b"\xff" * 8),
-    ],
-)
+@pytest.mark.parametrize("odd", ODD_TAGS)
 @pytest.mark.parametrize("number", [270, 282, 305, 0x8769, 0x8825, 34_000])
 @pytest.mark.parametrize("extension", ["png", "jpg", "tif", "webp"])
 def test_odd_tags_cost_nothing_but_themselves(tmp_path: Path, number: int, odd: Tag, extension: str) -> None:
@@ -88,6 +88,19 @@ def test_odd_tags_cost_nothing_but_themselves(tmp_path: Path, number: int, odd: 
         assert np.asarray(image).shape == (11, 13, 3)
         if len(odd.data) < 65_000:
             assert image.getexif()[271] == "Maker"
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("odd", ODD_TAGS)
+@pytest.mark.parametrize("number", [270, 282, 296, 305, 320, 700, 0x8769, 0x8825, 33_723, 34_675, 34_377, 40_000])
+def test_odd_tags_of_a_tiff_cost_no_pixels(tmp_path: Path, number: int, odd: Tag, bits: int) -> None:
+    pixels = picture(3, bits)
+    path = tmp_path / "a.tif"
+    path.write_bytes(tiff(pixels, bits, 2, {274: [6]}, {number: odd}))
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.pixels, np.rot90(pixels, -1))
+    write_photo(tmp_path / "b.tif", photo)
+    np.testing.assert_array_equal(read_photo(tmp_path / "b.tif").pixels, photo.pixels)
 
 
 def test_random_exif_is_read_or_left(tmp_path: Path) -> None:
