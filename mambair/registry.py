@@ -3,6 +3,7 @@
 import difflib
 import inspect
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 Built = TypeVar("Built")
 """What an entry gives when it is called with its keywords."""
 Registered = TypeVar("Registered", bound=Callable[..., Any])
+
+_NEAR = 0.6
+_KIND = re.compile(r"(?<=.)[A-Z][a-z]{2,}$")
+"""The last word of a name such as L1Loss or PairedImageDataset."""
+_METRIC_PREFIX = "calculate_"
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -41,9 +47,23 @@ def registering_for(plugin: str) -> Iterator[None]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'; did you mean 'x'?' for the known word nearest to `word`, or '' when none is near."""
-    matches = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{matches[0]}'?" if matches else ""
+    """'; did you mean 'x'?' for the known word nearest to `word`, or '' when none is near.
+
+    What says nothing is not compared: SSIMLoss is not near MSELoss because both are losses.
+    """
+    nearness = {each: _nearness(word, each) for each in known}
+    best = max(nearness, key=lambda each: nearness[each], default="")
+    return f"; did you mean '{best}'?" if nearness.get(best, 0) >= _NEAR else ""
+
+
+def _nearness(word: str, other: str) -> float:
+    """From 0 to 1, of what two words do not share by their kind."""
+    kind = _KIND.search(word)
+    if kind and other.endswith(kind[0]) and len(other) > len(kind[0]):
+        word, other = word.removesuffix(kind[0]), other.removesuffix(kind[0])
+    if word.startswith(_METRIC_PREFIX) and other.startswith(_METRIC_PREFIX):
+        word, other = word.removeprefix(_METRIC_PREFIX), other.removeprefix(_METRIC_PREFIX)
+    return difflib.SequenceMatcher(None, other, word).ratio()
 
 
 def type_hints(entry: Callable[..., Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mambair.commands.exit_codes import reports_user_errors
+from mambair.commands.options.check import refuse_mistakes
 from mambair.commands.runs_together import run_together
 from mambair.engine.evaluate.run import Tester
 from mambair.options import add_run_arguments, parse_test_options, run_arguments
@@ -18,7 +19,7 @@ DESCRIPTION = "Test a network on the data sets of an option file. Results go to 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="mambair test", description=DESCRIPTION, allow_abbrev=False)
-    add_run_arguments(parser)
+    add_run_arguments(parser, resumes=False)
     parser.add_argument(
         "--compare",
         type=Path,
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parse_test_options(path, force_yml=arguments.force_yml, debug=arguments.debug, plugins=arguments.plugins)
         for path in (arguments.opt, *namespace.compare)
     ]
+
+    refuse_mistakes(files)
 
     def test(group: ProcessGroup) -> int:
         tester = Tester(files, group)

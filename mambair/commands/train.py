@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from mambair.commands.exit_codes import reports_user_errors
+from mambair.commands.options.check import refuse_mistakes
 from mambair.commands.runs_together import run_together
 from mambair.engine.train.run import TrainingRun
 from mambair.options import parse_run_arguments, parse_train_options
@@ -27,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_train_options(
         arguments.opt, force_yml=arguments.force_yml, debug=arguments.debug, plugins=arguments.plugins
     )
+
+    refuse_mistakes([options])
 
     def train(group: ProcessGroup) -> int:
         with ExitStack() as claims:

@@ -183,6 +183,10 @@ def convert_weights(arguments: argparse.Namespace) -> None:
     if noise is not None:
         metadata[NOISE_KEY] = str(noise)
     state = {key: value.half() if arguments.half else value for key, value in network.state_dict().items()}
+    if arguments.half:
+        large = [key for key, value in state.items() if not bool(value.isfinite().all())]
+        if large:
+            raise UserError(f"{source}: {', '.join(large[:3])} has numbers too large for 16 bits; leave --half out")
     with write_unless_changed(target, earlier) as temporary:
         # Not by save_file, whose files only their owner may read.
         temporary.write_bytes(save({key: value.contiguous() for key, value in state.items()}, metadata))

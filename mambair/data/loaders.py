@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import errno
 import logging
 import os
 import signal
@@ -98,6 +99,8 @@ class TrainLoader:
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
         """End the workers. A UserError takes the place of what torch raises wherever this process is when one dies."""
         self.close()
+        if is_short_of_shared_memory(error):
+            raise too_little_shared_memory() from error
         if error is not None and is_worker_death(error):
             raise worker_died(error) from error
 
@@ -140,6 +143,24 @@ class TrainLoader:
 def is_worker_death(error: BaseException) -> bool:
     """Whether torch says that a worker ended other than by an exception, which it raises again with its traceback."""
     return type(error) is RuntimeError and str(error).startswith("DataLoader worker")
+
+
+def is_short_of_shared_memory(error: BaseException | None) -> bool:
+    """Whether a batch, or a lock, found no room in /dev/shm, in this process or in a worker."""
+    text = str(error)
+    no_room = any(words in text for words in ("No space left on device", "Bus error", "insufficient shared memory"))
+    shared = any(words in text for words in ("shm", "/torch_", "DataLoader worker", "shared memory"))
+    if isinstance(error, RuntimeError):
+        return (no_room and shared) or "unable to allocate shared memory" in text or "unable to mmap" in text
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
+
+
+def too_little_shared_memory() -> UserError:
+    """What the user is told then."""
+    return UserError(
+        "datasets.train: there is too little shared memory (/dev/shm) for the batches of loader processes; start the "
+        "container with --shm-size=8g (or --ipc=host), or set num_worker_per_gpu: 0"
+    )
 
 
 def worker_died(error: BaseException) -> UserError:

@@ -2,6 +2,7 @@
 
 from mambair.options.command_line import (
     RunArguments,
+    add_force_yml,
     add_plugin_argument,
     add_run_arguments,
     parse_run_arguments,
@@ -23,6 +24,7 @@ __all__ = [
     "TrainSection",
     "TrainingStage",
     "ValOptions",
+    "add_force_yml",
     "add_plugin_argument",
     "add_run_arguments",
     "dump_options",

@@ -28,23 +28,17 @@ class RunArguments:
     """Plug-ins to load beside those of the option file."""
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the shared arguments on a parser (made with allow_abbrev=False)."""
+def add_run_arguments(parser: argparse.ArgumentParser, resumes: bool = True) -> None:
+    """Declare the shared arguments on a parser (made with allow_abbrev=False); `resumes`: --auto_resume too."""
     parser.add_argument("-opt", "--opt", type=Path, required=True, metavar="FILE", help="option file (YAML)")
     parser.add_argument(
         "--launcher", choices=LAUNCHERS, default="none", help="pytorch under torchrun, slurm under srun (default: none)"
     )
-    parser.add_argument("--auto_resume", action="store_true", help="go on from the newest complete checkpoint")
+    if resumes:
+        parser.add_argument("--auto_resume", action="store_true", help="go on from the newest complete checkpoint")
     parser.add_argument("--debug", action="store_true", help="print, validate and save within the first iterations")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--force_yml",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY:SUBKEY=VALUE",
-        help="set options from here, as train:total_iter=100; several are allowed",
-    )
+    add_force_yml(parser)
     add_plugin_argument(parser)
 
 
@@ -60,12 +54,24 @@ def add_plugin_argument(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_force_yml(parser: argparse.ArgumentParser) -> None:
+    """Declare --force_yml on a parser."""
+    parser.add_argument(
+        "--force_yml",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY:SUBKEY=VALUE",
+        help="set options from here, as train:total_iter=100; several are allowed",
+    )
+
+
 def run_arguments(namespace: argparse.Namespace) -> RunArguments:
     """The shared arguments of a parsed command line."""
     return RunArguments(
         opt=namespace.opt,
         launcher=namespace.launcher,
-        auto_resume=namespace.auto_resume,
+        auto_resume=getattr(namespace, "auto_resume", False),
         debug=namespace.debug,
         local_rank=namespace.local_rank,
         force_yml=tuple(namespace.force_yml),

@@ -56,6 +56,17 @@ class _OptionLoader(yaml.SafeLoader):
     }
 
 
+def _whole(loader: yaml.SafeLoader, node: yaml.Node) -> int:
+    """A whole number as in YAML 1.2: 010 is ten; what YAML 1.1 calls sexagesimal (1:30) is none."""
+    text = str(node.value).replace("_", "")
+    try:
+        return int(text, 10 if re.fullmatch(r"[-+]?[0-9]+", text) else 0)
+    except ValueError:
+        problem = f"{str(node.value)[:40]!r} is not a valid int"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+
+_OptionLoader.add_constructor(_TAG + "int", _whole)
 _OptionLoader.add_implicit_resolver(
     _TAG + "float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )

@@ -73,19 +73,22 @@ class Fault(NamedTuple):
 
 NAN, INF = float("nan"), float("inf")
 FAULTS = [
-    Fault("loss NaN", spoil_loss(NAN, 4), f"iteration 5: the loss is not finite; {FILES}"),
-    Fault("loss infinite", spoil_loss(INF, 5), f"iteration 6: the loss is not finite; {FILES}"),
+    Fault("loss NaN", spoil_loss(NAN, 4), f"iteration 5: the loss is not finite (l_pix); {FILES}"),
+    Fault("loss infinite", spoil_loss(INF, 5), f"iteration 6: the loss is not finite (l_pix); {FILES}"),
     Fault("gradient infinite", spoil_gradient, f"iteration 6: the gradient norm is not finite; {FILES}"),
     Fault(
         "weight NaN",
         lambda patch: at_step(patch, 4, spoil_weight),
-        f"iteration 5: the loss is not finite; {FILES}",
+        f"iteration 5: the loss is not finite (l_pix); {FILES}",
     ),
     Fault(
         "weight NaN when it is saved", spoil_weight_after_last_step, "iteration 6: the weights of net_g are not finite"
     ),
     Fault(
-        "more in a row than may be skipped", spoil_loss(NAN, 4, 5), f"iteration 6: the loss is not finite; {FILES}", 1
+        "more in a row than may be skipped",
+        spoil_loss(NAN, 4, 5),
+        f"iteration 6: the loss is not finite (l_pix); {FILES}",
+        1,
     ),
 ]
 
@@ -132,7 +135,7 @@ def test_a_request_to_stop_saves_nothing_bad(scene: Scene, monkeypatch: Patch, b
         at_step(patch, 6, lambda stepper: os.kill(os.getpid(), signal.SIGTERM))
         outcome = scene.train(train__total_iter=20, **seldom)
     assert outcome.code == 2
-    assert f"error: iteration {bad}: the loss is not finite; {FILES}" in outcome.output
+    assert f"error: iteration {bad}: the loss is not finite (l_pix); {FILES}" in outcome.output
     scene.assert_checkpoint_kept()
     assert not any(scene.folders.state(iteration).exists() for iteration in range(5, 10))
 

@@ -36,14 +36,16 @@ class SectionReport:
     """Its clean images."""
 
 
-def check_option_file(path: Path, decode: bool = True, against: Sequence[Path] = ()) -> int:
+def check_option_file(
+    path: Path, decode: bool = True, against: Sequence[Path] = (), force_yml: Sequence[str] = ()
+) -> int:
     """Inspect every image of every data set of a training or test file; prints a table, and then all problems.
 
     Returns 0, or 2 if there are problems. With `decode` every image is decoded whole, and what may spoil results is
     found too, and told as warnings; otherwise headers are read. `against`: further test files, and folders of images,
-    that a training set should share no photos with.
+    that a training set should share no photos with; `force_yml`: options set on the command line.
     """
-    options = parse_options(path)
+    options = parse_options(path, force_yml=force_yml)
     reports = [_inspect(options, section, decode) for section in options.datasets]
     console.print(_table(reports))
     if decode:

@@ -16,6 +16,7 @@ from mambair.commands.data.metainfo import write_meta_info
 from mambair.commands.data.sidd import sidd_jobs
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
+from mambair.options.command_line import add_force_yml
 from mambair.runtime.log_setup import console
 
 Subcommands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -131,7 +132,7 @@ def make_check(args: argparse.Namespace) -> int:
     """Everything that an option file reads."""
     from mambair.commands.data.check import check_option_file
 
-    return check_option_file(args.opt, decode=not args.headers_only, against=args.against)
+    return check_option_file(args.opt, decode=not args.headers_only, against=args.against, force_yml=args.force_yml)
 
 
 def make_submission(args: argparse.Namespace) -> int:
@@ -209,6 +210,7 @@ def _add_set_commands(commands: Subcommands, common: argparse.ArgumentParser) ->
         metavar="FILE",
         help="test files, or folders of images: warn of photos that the training set shares with them",
     )
+    add_force_yml(check)
     check.set_defaults(run=make_check)
 
     lmdb = commands.add_parser("lmdb", parents=[common], help="build or verify an LMDB of a folder's images")

@@ -1,7 +1,7 @@
 """`mambair options check`: all that an option file says, without reading data: sections, components, network."""
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,35 @@ from mambair.weights.sources import weights_called
 
 def mistakes(options: TrainOptions | TestOptions) -> list[str]:
     """One line for each thing that is wrong with components; sections have been checked by parsing."""
-    found: list[str] = []
-    for setting in walk(options):
-        found += _component_mistakes(options, setting)
-    if isinstance(options, TrainOptions):
-        for index, loss in enumerate(options.train.losses):
-            found += _block_mistakes(LOSSES, loss.component, options.where(f"train.losses.{index}"))
+    found = component_mistakes(options)
     if not found:
         try:
             build_network(options.network_g, where=options.where("network_g"))
         except UserError as error:
             found.append(str(error))
     return found
+
+
+def component_mistakes(options: TrainOptions | TestOptions) -> list[str]:
+    """One line for each thing that is wrong with the names and keywords of components; nothing is built."""
+    found: list[str] = []
+    for setting in walk(options):
+        found += _component_mistakes(options, setting)
+    if isinstance(options, TrainOptions):
+        for index, loss in enumerate(options.train.losses):
+            found += _block_mistakes(LOSSES, loss.component, options.where(f"train.losses.{index}"))
+    return found
+
+
+def refuse_mistakes(files: Sequence[TrainOptions | TestOptions]) -> None:
+    """Raise one UserError for all that is wrong with the components of option files, and with the weights they name.
+
+    Weights alone are left to those who load them, or need not, as a run that goes on does.
+    """
+    found = [mistake for options in files for mistake in component_mistakes(options)]
+    if found:
+        found += [line for options in files for line in missing_files(options)]
+        raise UserError("\n".join(dict.fromkeys(found)))
 
 
 def _block_mistakes(registry: Registry, block: Mapping[str, Any], where: str) -> list[str]:

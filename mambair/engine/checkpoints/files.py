@@ -158,7 +158,6 @@ def is_state(content: Any) -> bool:
         and isinstance(content.get("optimizers"), list)
         and all(isinstance(part, dict) and {"state", "param_groups"} <= part.keys() for part in content["optimizers"])
         and all(isinstance(content.get(key, {}), dict) for key in ("averages", "best", "plan", "scaler"))
-        and isinstance(content.get("options", ""), str)
         and isinstance(content.get("processes", []), list)
     )
 

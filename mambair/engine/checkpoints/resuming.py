@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import yaml
+
 from mambair.engine.checkpoints.complete import find_damage, newest_complete
 from mambair.engine.checkpoints.files import (
     CheckpointFolders,
@@ -16,12 +18,15 @@ from mambair.engine.checkpoints.files import (
 from mambair.engine.checkpoints.position import Position
 from mambair.errors import UserError
 from mambair.models.base_model import TrainableModel
-from mambair.options import TrainOptions
+from mambair.options import TrainOptions, dump_options
 from mambair.options.plugins import loaded_plugins
 from mambair.runtime.distributed import ProcessGroup, broadcast_object, is_main_process
 from mambair.runtime.seeding import set_rng_state
 
 logger = logging.getLogger(__name__)
+
+WITHOUT_NUMBERS = {"path", "logger", "dist_params", "num_gpu", "manual_seed", "plugins"}
+"""Sections and keys of which going on with others is no surprise, or is told in other words."""
 
 SUPERSEDED = ".superseded"
 
@@ -110,6 +115,8 @@ def continue_options(options: TrainOptions, start: Start) -> TrainOptions:
             options.manual_seed,
             plan["manual_seed"],
         )
+    for difference in option_differences(plan.get("options"), options):
+        logger.warning("the option file differs from the checkpoint's: %s", difference)
     for name, checksum in plan.get("plugins", {}).items():
         now = {plugin.name: plugin.sha256 for plugin in loaded_plugins()}.get(name)
         if now != checksum:
@@ -122,7 +129,30 @@ def batch_plan(options: TrainOptions, group: ProcessGroup) -> dict[str, Any]:
     """What a checkpoint must know to go on alike: the seed, what the total batch is made of, and the plug-ins."""
     num_gpu = group.world_size if options.num_gpu == "auto" else options.num_gpu
     plugins = {plugin.name: plugin.sha256 for plugin in loaded_plugins()}
-    return {"manual_seed": options.manual_seed, "num_gpu": num_gpu} | ({"plugins": plugins} if plugins else {})
+    plan: dict[str, Any] = {"manual_seed": options.manual_seed, "num_gpu": num_gpu, "options": dump_options(options)}
+    return plan | ({"plugins": plugins} if plugins else {})
+
+
+def option_differences(saved: Any, options: TrainOptions) -> list[str]:
+    """`key: now VALUE, was VALUE` for what changes the numbers of a run; `saved` is what `batch_plan` kept."""
+    try:
+        before = _flat(yaml.safe_load(saved)) if isinstance(saved, str) else {}
+    except yaml.YAMLError:
+        before = {}
+    now = _flat(yaml.safe_load(dump_options(options)))
+    keys = [key for key in {**before, **now} if key.partition(".")[0] not in WITHOUT_NUMBERS]
+    return [
+        f"{key}: now {now.get(key, 'left out')}, was {before.get(key, 'left out')}"
+        for key in keys
+        if before and before.get(key) != now.get(key)
+    ]
+
+
+def _flat(data: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, under dotted keys."""
+    if not isinstance(data, dict):
+        return {prefix.removesuffix("."): data}
+    return {name: value for key, each in data.items() for name, value in _flat(each, f"{prefix}{key}.").items()}
 
 
 def go_on_from(start: Start, model: TrainableModel, stepper: KeepsState, group: ProcessGroup) -> Position:

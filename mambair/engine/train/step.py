@@ -50,6 +50,8 @@ class _Verdict:
 
     iteration: int
     micro_batches: Sequence[LoadedBatch]
+    losses: Mapping[str, Tensor]
+    """By name, of this process."""
     totals: Sequence[Tensor]
     flags: Tensor
     """On the CPU, once `known`: a loss, or the gradient norm, is not finite; a loss jumped; asked to stop."""
@@ -127,7 +129,7 @@ class Stepper:
             result.losses.update(losses)
             result.norms[phase.network] = norm
             self.settle()
-            self._pending = self._verdict(iteration, micro_batches, totals, flags)
+            self._pending = self._verdict(iteration, micro_batches, losses, totals, flags)
             if self._waits and not self.settle():
                 break
             self.scaler.step(optimizer.optimizer)
@@ -190,24 +192,36 @@ class Stepper:
         return norm, flags
 
     def _verdict(
-        self, iteration: int, micro_batches: Sequence[LoadedBatch], totals: Sequence[Tensor], flags: Tensor
+        self,
+        iteration: int,
+        micro_batches: Sequence[LoadedBatch],
+        losses: Mapping[str, Tensor],
+        totals: Sequence[Tensor],
+        flags: Tensor,
     ) -> _Verdict:
         if not flags.is_cuda:
-            return _Verdict(iteration, micro_batches, totals, flags, None)
+            return _Verdict(iteration, micro_batches, losses, totals, flags, None)
         host = torch.empty_like(flags, device="cpu", pin_memory=True)
         host.copy_(flags, non_blocking=True)
         known = torch.cuda.Event()
         known.record()
-        return _Verdict(iteration, micro_batches, totals, host, known)
+        return _Verdict(iteration, micro_batches, losses, totals, host, known)
 
     def _skip_or_raise(self, verdict: _Verdict, bad_loss: bool) -> None:
         self.skipped_in_a_row += 1
         what = "loss" if bad_loss else "gradient norm"
-        files = self._gather_files(verdict, only_bad=bad_loss)
-        message = f"iteration {verdict.iteration + 1}: the {what} is not finite; files of the batch: {', '.join(files)}"
+        files = ", ".join(self._gather_files(verdict, only_bad=bad_loss))
+        names = self._gather_bad_losses(verdict)
+        which = f" ({', '.join(names)})" if names else ""
+        message = f"iteration {verdict.iteration + 1}: the {what} is not finite{which}; files of the batch: {files}"
         if self.skipped_in_a_row > self.skip_nonfinite:
             raise NonFiniteError(message)
         logger.warning("%s; the step is skipped (%d in a row)", message, self.skipped_in_a_row)
+
+    def _gather_bad_losses(self, verdict: _Verdict) -> list[str]:
+        """The names of the losses that are not finite in any process."""
+        own = [name for name, value in verdict.losses.items() if not math.isfinite(float(value))]
+        return list(dict.fromkeys(name for names in all_gather_object(own) for name in names))
 
     def _report_spike(self, verdict: _Verdict) -> None:
         files = self._gather_files(verdict, only_bad=False)

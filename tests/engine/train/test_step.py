@@ -80,7 +80,9 @@ def test_non_finite_loss_names_the_files_and_leaves_the_weights() -> None:
     before = weights(model)
     with pytest.raises(NonFiniteError) as caught:
         Stepper(model, ProcessGroup(), seed=0).step(loaded, stop=False)
-    assert str(caught.value) == ("iteration 8: the loss is not finite; files of the batch: photo_2.png, photo_3.png")
+    assert str(caught.value) == (
+        "iteration 8: the loss is not finite (l_pix); files of the batch: photo_2.png, photo_3.png"
+    )
     assert all(torch.equal(a, b) for a, b in zip(before, weights(model), strict=True))
 
 
