@@ -42,9 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in (arguments.opt, *namespace.compare)
     ]
 
-    refuse_mistakes(files)
-
     def test(group: ProcessGroup) -> int:
+        refuse_mistakes(files)
         tester = Tester(files, group)
         with ExitStack() as claims:
             for options in files if group.rank == 0 else ():

@@ -29,9 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.opt, force_yml=arguments.force_yml, debug=arguments.debug, plugins=arguments.plugins
     )
 
-    refuse_mistakes([options])
-
     def train(group: ProcessGroup) -> int:
+        refuse_mistakes([options])
         with ExitStack() as claims:
             if group.rank == 0:  # before the newest checkpoint is looked for, which nobody else may be writing
                 claims.enter_context(claimed_experiment(options.path.root, options.name))

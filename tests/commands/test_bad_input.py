@@ -183,7 +183,7 @@ def test_non_finite_loss_stops_the_run_with_a_way_back(
     monkeypatch.setattr("mambair.losses.pixel.L1Loss.penalty", poisoned_after(3))
     assert train(tmp_path, val=None) == 2
     error = capsys.readouterr().err
-    assert "iteration 4: the loss is not finite; files of the batch: " in error
+    assert "iteration 4: the loss is not finite (l_pix); files of the batch: " in error
     assert "coffeex2.png" in error or "astronautx2.png" in error or "chelseax2.png" in error
     assert "training_states/2.state (--auto_resume goes on from it)" in error
 
