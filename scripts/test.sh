@@ -9,6 +9,7 @@ rm -rf .venv-test
 echo "Installing mambair[test] into .venv-test ..."
 make_environment .venv-test '[test]'
 "$python" -m ruff check .
+"$python" -m mypy
 # One thread per process: the tests run side by side, one process a core.
 export OMP_NUM_THREADS=1
 "$python" -m pytest --numprocesses auto --dist loadscope "$@"

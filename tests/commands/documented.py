@@ -37,13 +37,16 @@ _PROGRAMS = {
     "torchrun": 'exec "{python}" -m torch.distributed.run --standalone "${{@/--nproc_per_node=8/--nproc_per_node=2}}"',
     "pip": 'echo "$@" >> "{world}/pip.log"',
 }
-# In place of a Python that makes virtual environments: theirs note what pip would install, and else are this one.
+# In place of a Python that makes virtual environments: theirs note what pip would install, and that types would be
+# checked (which takes a minute), and else are this one.
 _BASE_PYTHON = """#!/bin/bash
 if [ "$1 $2" = "-m venv" ]; then
     mkdir -p "$3/bin"
     cp "$0" "$3/bin/python"
 elif [ "$1 $2" = "-m pip" ]; then
     echo "${{@:3}}" >> "{world}/pip.log"
+elif [ "$1 $2" = "-m mypy" ]; then
+    touch "{world}/mypy.log"
 else
     exec "{python}" "$@"
 fi

@@ -8,15 +8,19 @@ import argparse
 import importlib
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mambair import cli
 from mambair.commands import weights
 from mambair.commands.test import build_parser as build_test_parser
+from mambair.data.loaders import build_val_datasets
+from mambair.imaging.files import write_image
 from mambair.options import parse_run_arguments, parse_test_options, parse_train_options
 from mambair.weights.published import PUBLISHED
 from tests.commands.documented import DEMO, PROJECT, Recipe, blocks, check_outcome, commands, run_python, try_recipe
@@ -29,9 +33,17 @@ READ = (
     "options.md",
     "model_card.md",
     "performance.md",
+    "benchmarks.md",
+    "runs.md",
+    "clusters.md",
+    "troubleshooting.md",
     "development/kernels.md",
     "../datasets/README.md",
 )
+
+OTHERS = ("curl", "git", "ln", "mkdir", "pip", "rm", "tar", "tensorboard")
+"""Programs that are not the project's."""
+TORCHRUN = ("--nproc_per_node", "--nnodes", "--node_rank", "--master_addr", "--master_port")
 
 RECIPES = {
     "mambair restore photo.jpg -o restored": Recipe(("restored/photo.jpg",)),
@@ -170,12 +182,30 @@ def read_commands() -> Iterator[str]:
         yield from commands(DOCS / page)
 
 
+def selfexsr() -> str:
+    """The file that benchmarks.md has its readers save."""
+    (text,) = (block.text for block in blocks(DOCS / "benchmarks.md") if block.language == "yaml")
+    return text
+
+
+def words_of(command: str, folder: Path) -> list[str]:
+    """What a shell makes of a line, which may print a file of the folder."""
+    if "$(" not in command:
+        return shlex.split(command)
+    (folder / "selfexsr.yml").write_text(selfexsr())
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], cwd=folder, capture_output=True, check=True)
+    return done.stdout.decode().split("\0")[:-1]
+
+
 @pytest.mark.parametrize("command", sorted(set(read_commands())), ids=lambda command: re.sub(r"\W+", "-", command))
-def test_the_other_pages_name_what_exists(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_other_pages_name_what_exists(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
-    program, *arguments = shlex.split(command)
+    program, *arguments = words_of(command, tmp_path)
+    if program in OTHERS:
+        return
     if program == "torchrun":
-        assert arguments.pop(0).startswith("--nproc_per_node=")
+        while arguments[0].startswith("--"):
+            assert arguments.pop(0).partition("=")[0] in TORCHRUN
         program = "python"
     name = arguments.pop(0)
     if program == "python" and name.startswith("scripts/"):
@@ -191,3 +221,21 @@ def test_the_other_pages_name_what_exists(command: str, monkeypatch: pytest.Monk
         accepted(module.build_parser(), arguments)
     else:
         pytest.fail(f"a kind of command that this test does not know: {command}")
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_selfexsr_is_taken_as_it_is(scale: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file in benchmarks.md pairs the images of that archive, and leaves out those of other methods."""
+    for name in ("Set5", "Set14", "BSD100", "Urban100"):
+        folder = tmp_path / "SelfExSR" / "data" / name / f"image_SRF_{scale}"
+        for size, kind in ((24, "HR"), (24 // scale, "LR"), (24, "bicubic"), (24, "SRCNN")):
+            for number in (1, 2):
+                write_image(folder / f"img_{number:03d}_SRF_{scale}_{kind}.png", np.zeros((size, size, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    forced = "datasets=" + selfexsr().replace("SRF_2", f"SRF_{scale}")
+    options = parse_test_options(PROJECT / "options" / "test" / f"SR_x{scale}.yml", force_yml=[forced])
+    datasets = build_val_datasets(options)
+    assert list(datasets) == ["Set5", "Set14", "B100", "Urban100"]
+    for dataset in datasets.values():
+        assert len(dataset) == 2
+        assert [tuple(dataset[0][key].shape[1:]) for key in ("gt", "lq")] == [(24, 24), (24 // scale, 24 // scale)]

@@ -38,11 +38,9 @@ def selective_scan_portable(
         if delta_softplus:
             delta = softplus(delta)
         decays = A.view(groups, channels // groups, states).transpose(1, 2)  # (G, N, E)
-        y, state = two_level_scan(
-            *(_to_chunks(tensor, groups) for tensor in (delta, delta * u_)),
-            decays,
-            *(_to_chunks(tensor.flatten(1, 2), groups) for tensor in (B, C)),
-        )
+        delta_chunks, input_chunks = (_to_chunks(tensor, groups) for tensor in (delta, delta * u_))
+        B_chunks, C_chunks = (_to_chunks(tensor.flatten(1, 2), groups) for tensor in (B, C))
+        y, state = two_level_scan(delta_chunks, input_chunks, decays, B_chunks, C_chunks)
         y = y.permute(1, 2, 4, 3, 0).reshape(batch, channels, -1)[..., :length]
         if D is not None:
             y = y + D.to(dtype)[:, None] * u_

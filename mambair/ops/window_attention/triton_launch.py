@@ -63,7 +63,7 @@ class Windows:
             "BL": max(16, triton.next_power_of_2(self.pixels)),
             "d": self.channels,
             "BD": max(16, triton.next_power_of_2(self.channels)),
-            "PRECISION": product_precision(qkv),
+            "PRECISION": product_precision(qkv.dtype, qkv.device),
             "num_stages": 1,
         }
 
