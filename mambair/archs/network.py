@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mambair.archs.blocks import RSSB, no_weight_decay_names
 from mambair.archs.hub import HubMixin
+from mambair.archs.replay import replayed
 from mambair.errors import UserError
 
 RECOMPILE_LIMIT = 64
@@ -35,8 +36,18 @@ class RestorationNetwork(
     """H and W are padded to multiples of this inside forward; tiles of such sizes waste nothing."""
     block_types: tuple[type[nn.Module], ...] = (RSSB,)
     """The modules that the network is these many times over, which `compile` compiles."""
+    replays_graphs: bool = True
+    """Whether passes without gradients on small images are replayed as CUDA graphs, see `mambair.archs.replay`."""
     hyperparameters: dict[str, Any]
     """Constructor arguments: `build_network({"type": name, **hyperparameters})` builds this network again."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As for every module; see `replays_graphs`."""
+        if not torch.compiler.is_compiling() and self.replays_graphs and len(args) == 1 and not kwargs:
+            found = replayed(self, args[0], super().__call__)
+            if found is not None:
+                return found
+        return super().__call__(*args, **kwargs)
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that an optimiser must not decay."""
@@ -49,6 +60,7 @@ class RestorationNetwork(
         which is these blocks written out many times, takes minutes.
         """
         # One piece of code serves every block; each width, type and mode of a network counts as a recompilation of it.
+        self.replays_graphs = False  # of other code; `Restorer` has graphs for it
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
         for module in self.modules():
             if isinstance(module, self.block_types):
