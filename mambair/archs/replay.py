@@ -1,6 +1,6 @@
-"""A network's passes on a GPU replayed as CUDA graphs, where Python would take longer to start them than the GPU to run.
+"""A network's passes on a GPU replayed as CUDA graphs, where Python takes longer to start kernels than the GPU to run.
 
-A graph reads parameters where they lie, so new values need nothing; for everything else that it has taken over there is a
+A graph reads parameters where they lie, so new values need nothing; for all else that it has taken over there is a
 fingerprint, and what does not fit it any more is forgotten.
 """
 

@@ -22,14 +22,20 @@ from triton.runtime.interpreter import InterpretedFunction
 ALIGNMENT = 16
 # Releases of Triton whose compiled kernels are started directly; others start them their own way, which takes longer.
 _DIRECT = ((3, 3), (3, 8))
+# The one whose launcher is C with a little Python around, of which all that is left for these kernels is given here.
+_BARE = (3, 6)
 _SPACING = 256
+
+
+@functools.cache
+def _triton_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 
 @functools.cache
 def starts_directly() -> bool:
     """Whether this Triton's compiled kernels take their arguments as `PreparedKernel` hands them over."""
-    major, minor = (int(part) for part in triton.__version__.split(".")[:2])
-    return _DIRECT[0] <= (major, minor) <= _DIRECT[1]
+    return _DIRECT[0] <= _triton_version() <= _DIRECT[1]
 
 
 class Layout:
@@ -47,6 +53,28 @@ class Layout:
         memory = torch.empty(self.size, dtype=torch.uint8, device=device)
         base = memory.data_ptr()
         return memory, [base + offset for offset in self.offsets]
+
+
+class Together:
+    """Tensors of given shapes and one type in one piece of memory, made in two calls instead of one a tensor."""
+
+    def __init__(self, shapes: Sequence[Sequence[int]], dtype: torch.dtype, device: torch.device) -> None:
+        one, step = torch.empty(1, dtype=dtype, device=device), ALIGNMENT // dtype.itemsize
+        self._templates: list[Tensor] = []
+        self._places: list[int] = []
+        for shape in shapes:
+            self._places.append(len(self._templates))
+            self._templates.append(one.expand(shape))
+            if math.prod(shape) % step:
+                self._templates.append(one.expand(-math.prod(shape) % step))
+        self._size = sum(template.numel() for template in self._templates)
+        self._dtype, self._device = dtype, device
+
+    def empty(self) -> list[Tensor]:
+        """The tensors, of any values."""
+        memory = torch.empty(self._size, dtype=self._dtype, device=self._device)
+        parts = torch._C._nn.unflatten_dense_tensors(memory, self._templates)
+        return [parts[place] for place in self._places]
 
 
 class _Address:
@@ -105,7 +133,11 @@ class PreparedKernel:
         """Compile the kernel, or read it from Triton's cache, and load it onto the current device."""
         compiled = self._kernel.warmup(*self._types, *self._numbers, grid=self._grid, **self._options)
         run = compiled.run  # makes what starts it, and loads it
-        self._ready = (run, compiled.function, compiled.packed_metadata)
+        fixed: tuple[Any, ...] = (compiled.function, compiled.packed_metadata, None, None, None)
+        if _triton_version() == _BARE and run.global_scratch_size == run.profile_scratch_size == 0:
+            flags = (run.launch_cooperative_grid, run.launch_pdl, None, None)
+            run, fixed = run.launch, (compiled.function, *flags, *fixed[1:])
+        self._ready = run, fixed
 
     def __call__(self, *pointers: int) -> None:
         """Start it on the current stream; the current device is the one it was prepared for."""
@@ -119,9 +151,8 @@ class PreparedKernel:
         if aligned % ALIGNMENT:
             self._start_plainly(pointers)
             return
-        run, function, metadata = ready
-        stream = torch._C._cuda_getCurrentRawStream(self._device)
-        run(*self._grid, stream, function, metadata, None, None, None, *pointers, *self._tail)
+        run, fixed = ready
+        run(*self._grid, torch._C._cuda_getCurrentRawStream(self._device), *fixed, *pointers, *self._tail)
 
     def _start_first(self, pointers: Sequence[int]) -> None:
         if isinstance(self._kernel, InterpretedFunction):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mambair.ops.direct import without_autocast
-from mambair.ops.launching import Layout, compile_together
+from mambair.ops.launching import Layout, Together, compile_together
 from mambair.ops.rssb.local_key import ClassicParameters, CommonParameters, LightParameters, LocalHalf
 from mambair.ops.rssb.rows import Attention
 from mambair.ops.rssb.triton_classic import Classic
@@ -45,6 +45,7 @@ class LocalHalfPlan:
         )  # fmt: skip
         compile_together((self.norm, self.add, *attention.forward_kernels, *self.inside.forward_kernels), key.device)
         self._backward_compiled = False
+        self._gradients: Together | None = None
 
     def forward(self, x: Tensor, p: CommonParameters, q: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(the result; what the backward pass needs besides the arguments)."""
@@ -80,8 +81,10 @@ class LocalHalfPlan:
             self._backward_compiled = True
         normed, u, attention, *inside = kept
         means, hidden, scale = (attention.data_ptr() + offset for offset in self.kept.offsets)
-        d = CommonParameters(*(torch.empty_like(parameter) for parameter in p))
-        e = self.kinds(*(torch.empty_like(parameter) for parameter in q))
+        if self._gradients is None:
+            self._gradients = Together([parameter.shape for parameter in (*p, *q)], key.parameter, key.device)
+        gradients = self._gradients.empty()
+        d, e = CommonParameters(*gradients[: len(p)]), self.kinds(*gradients[len(p) :])
         memory, (sums, d_before, d_hidden, shift, d_bias, norm_parts) = self.backward_work.allocate(key.device)
         bias = self._last_bias(q)
         self.attention.sum_gradients(d_out.data_ptr(), u.data_ptr(), bias, sums)

@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from mambair.ops.copies import Copies, cropped_matrix, padded_matrix, transposed
 from mambair.ops.depthwise.triton_launch import Convolution, Image, convolution_plan
 from mambair.ops.direct import without_autocast
-from mambair.ops.launching import Layout, compile_together
+from mambair.ops.launching import Layout, Together, compile_together
 from mambair.ops.rssb.rows import Rows, padded
 from mambair.ops.ss2d.triton_launch import ScanAddresses, ScanTypes, forward_plan, pack_parameters_plan
 from mambair.ops.ss2d.triton_launch_backward import GradientAddresses, backward_plan
@@ -154,6 +154,7 @@ class ScanHalfPlan:
         )  # fmt: skip
         compile_together(self._forward_kernels, device)
         self._backward_compiled = False
+        self._gradients: Together | None = None
 
     def forward(self, x: Tensor, keep: Tensor | None, p: ScanHalfParameters) -> tuple[Tensor, tuple[Tensor, ...]]:
         """(the result; what the backward pass needs besides the arguments)."""
@@ -208,7 +209,9 @@ class ScanHalfPlan:
         def new(*shape: int) -> Tensor:
             return torch.empty(shape, dtype=key.kind, device=key.device)
 
-        d = ScanHalfParameters(*(torch.empty_like(parameter) for parameter in p))
+        if self._gradients is None:
+            self._gradients = Together([parameter.shape for parameter in p], key.parameter, key.device)
+        d = ScanHalfParameters(*self._gradients.empty())
         memory, (scan_work, dx_parts, conv_work, gate_parts, norm_parts) = self.backward_work.allocate(key.device)
         d_branch = new(rows, self.width)
         factor = d_out.data_ptr() if keep is None else keep.data_ptr()
