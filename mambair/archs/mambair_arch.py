@@ -41,6 +41,8 @@ class MambaIR(Trunk):
         UserError: an option has a value that no network can be built from.
     """
 
+    compiling_pays = False  # each half of a block is one operator
+
     def __init__(
         self,
         upscale: int = 1,

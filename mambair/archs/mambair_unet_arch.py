@@ -54,6 +54,7 @@ class MambaIRUNet(RestorationNetwork):
 
     scale = 1
     size_multiple = 2 ** (LEVELS - 1)
+    compiling_pays = False  # each half of a block is one operator
 
     def __init__(
         self,

@@ -36,6 +36,8 @@ class RestorationNetwork(
     """H and W are padded to multiples of this inside forward; tiles of such sizes waste nothing."""
     block_types: tuple[type[nn.Module], ...] = (RSSB,)
     """The modules that the network is these many times over, which `compile` compiles."""
+    compiling_pays: bool = True
+    """Whether compiled blocks take less time in a CUDA graph than blocks as they are."""
     replays_graphs: bool = True
     """Whether passes without gradients on small images are replayed as CUDA graphs, see `mambair.archs.replay`."""
     hyperparameters: dict[str, Any]

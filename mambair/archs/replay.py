@@ -71,6 +71,8 @@ class Replayer:
         self._seen: dict[Any, int] = {}
         self._graphs: OrderedDict[Any, tuple[torch.cuda.CUDAGraph, Tensor, Tensor] | None] = OrderedDict()
         self._pool: Any = None
+        self._last: Any = None
+        self._streak = 0
 
     def replay(self, network: nn.Module, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor | None:
         """The result; None where the pass is to be run as it is. `run`: the network's own pass."""
@@ -81,9 +83,13 @@ class Replayer:
             if not self._fingerprint.is_capturable:
                 return None
             key = (x.shape, x.stride(), x.dtype, *_circumstances(x.device))
+            self._streak = self._streak + 1 if key == self._last else 1
+            self._last = key
             if key not in self._graphs:
                 self._seen[key] = self._seen.get(key, 0) + 1
-                if self._seen[key] <= WARMUP:
+                # Images of many sizes that come in turns must not drive out each other's graphs.
+                times = self._seen[key] if len(self._graphs) < KEPT_GRAPHS else self._streak
+                if times <= WARMUP:
                     return None
                 self._capture(key, x, run)
             self._graphs.move_to_end(key)

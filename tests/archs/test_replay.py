@@ -109,6 +109,9 @@ def test_so_many_shapes_are_kept_and_a_change_forgets_all(replayer: Replayer) ->
             result = replayer.replay(net, torch.rand(1, 3, 4, width), net)
         assert result is not None
     assert len(replayer._graphs) == KEPT_GRAPHS
+    for _ in range(WARMUP + 1):  # in turns: those that are there stay
+        for size in range(11, 13):
+            assert replayer.replay(net, torch.rand(1, 3, size, size), net) is None
     new_place(net)
     assert replayer.replay(net, torch.rand(1, 3, 4, width), net) is None
     assert len(replayer._graphs) == 0

@@ -95,7 +95,10 @@ class TrainingRun:
         train = self.options.train
         if train.compile == "auto":
             ahead = train.total_iter - self.start.iteration
-            return self.model.device.type == "cuda" and ahead >= COMPILE_PAYS_FROM
+            gain = not self._use_graphs() or any(
+                getattr(self.model.networks[name], "compiling_pays", True) for name in self.model.optimizers
+            )
+            return self.model.device.type == "cuda" and ahead >= COMPILE_PAYS_FROM and gain
         return train.compile
 
     def _build_validation(self) -> RunValidation | None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from mambair.engine.train.passes import PlainPasses
 from mambair.engine.train.run import COMPILE_PAYS_FROM, TrainingRun
@@ -30,3 +31,14 @@ def test_a_graph_that_cannot_be_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert tiny_run.train(tmp_path, num_gpu=0, train__cuda_graph=True) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert "train.cuda_graph: CUDA graphs need a CUDA GPU; set it to auto or false" in error
+
+
+@pytest.mark.parametrize(("graphs", "compiled"), [(True, False), (False, True)])
+def test_auto_compiles_what_gains_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graphs: bool, compiled: bool
+) -> None:
+    """MambaIR's blocks are faster as they are where graphs start them."""
+    run = build(tmp_path, train__total_iter=2 * COMPILE_PAYS_FROM)
+    monkeypatch.setattr(run.model, "device", torch.device("cuda"))
+    monkeypatch.setattr(run, "_use_graphs", lambda: graphs)
+    assert run._use_compile() is compiled
