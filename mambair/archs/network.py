@@ -38,8 +38,9 @@ class RestorationNetwork(
     """The modules that the network is these many times over, which `compile` compiles."""
     compiling_pays: bool = True
     """Whether compiled blocks take less time in a CUDA graph than blocks as they are."""
-    replays_graphs: bool = True
-    """Whether passes without gradients on small images are replayed as CUDA graphs, see `mambair.archs.replay`."""
+    replays_graphs: bool = False
+    """Whether passes without gradients on small images are replayed as CUDA graphs, see `mambair.archs.replay`. For a
+    network that is called by itself; `Restorer` has graphs of its own."""
     hyperparameters: dict[str, Any]
     """Constructor arguments: `build_network({"type": name, **hyperparameters})` builds this network again."""
 

@@ -22,20 +22,14 @@ from triton.runtime.interpreter import InterpretedFunction
 ALIGNMENT = 16
 # Releases of Triton whose compiled kernels are started directly; others start them their own way, which takes longer.
 _DIRECT = ((3, 3), (3, 8))
-# The one whose launcher is C with a little Python around, of which all that is left for these kernels is given here.
-_BARE = (3, 6)
 _SPACING = 256
-
-
-@functools.cache
-def _triton_version() -> tuple[int, ...]:
-    return tuple(int(part) for part in triton.__version__.split(".")[:2])
 
 
 @functools.cache
 def starts_directly() -> bool:
     """Whether this Triton's compiled kernels take their arguments as `PreparedKernel` hands them over."""
-    return _DIRECT[0] <= _triton_version() <= _DIRECT[1]
+    major, minor = (int(part) for part in triton.__version__.split(".")[:2])
+    return _DIRECT[0] <= (major, minor) <= _DIRECT[1]
 
 
 class Layout:
@@ -133,11 +127,7 @@ class PreparedKernel:
         """Compile the kernel, or read it from Triton's cache, and load it onto the current device."""
         compiled = self._kernel.warmup(*self._types, *self._numbers, grid=self._grid, **self._options)
         run = compiled.run  # makes what starts it, and loads it
-        fixed: tuple[Any, ...] = (compiled.function, compiled.packed_metadata, None, None, None)
-        if _triton_version() == _BARE and run.global_scratch_size == run.profile_scratch_size == 0:
-            flags = (run.launch_cooperative_grid, run.launch_pdl, None, None)
-            run, fixed = run.launch, (compiled.function, *flags, *fixed[1:])
-        self._ready = run, fixed
+        self._ready = run, (compiled.function, compiled.packed_metadata, None, None, None)
 
     def __call__(self, *pointers: int) -> None:
         """Start it on the current stream; the current device is the one it was prepared for."""

@@ -123,7 +123,7 @@ class TrainSection(Section):
     amp: Precision = "none"
     """Mixed precision: auto is bf16 on GPUs that have it, fp16 on older ones, none on the CPU; scans stay fp32."""
     compile: Switch = "auto"
-    """Compile the network's blocks with torch.compile, which takes a minute; auto: on GPUs, in runs long enough."""
+    """Compile the network's blocks with torch.compile, which takes a minute; auto: on GPUs, where a run gains by it."""
     cuda_graph: Switch = "auto"
     """Replay forward and backward passes as CUDA graphs; auto does so on GPUs, for all models but adversarial ones."""
     skip_nonfinite: Count = 0

@@ -123,6 +123,12 @@ def test_only_passes_that_wait_for_python_are_replayed() -> None:
         assert not is_worthwhile(net, torch.rand(1, 3, 6, 5))  # not on a GPU
 
 
+def replaying_network() -> nn.Module:
+    net = network().cuda()
+    net.replays_graphs = True
+    return net
+
+
 class TestOnGpu:
     pytestmark = gpu
 
@@ -132,7 +138,7 @@ class TestOnGpu:
 
     @pytest.mark.parametrize("half", [False, True])
     def test_replayed_results_are_those_of_the_plain_passes_bit_by_bit(self, half: bool) -> None:
-        net = network().cuda()
+        net = replaying_network()
         x = torch.rand(1, 3, 33, 20, device="cuda")
         with torch.autocast("cuda", torch.bfloat16, enabled=half):
             results = self.passes(net, x)
@@ -142,7 +148,7 @@ class TestOnGpu:
             assert torch.equal(other, self.passes(net, 1 - x, 1)[0])
 
     def test_new_values_and_new_places_of_parameters_are_seen(self) -> None:
-        net = network().cuda()
+        net = replaying_network()
         x = torch.rand(2, 3, 16, 16, device="cuda")
         self.passes(net, x)
         for change in (lambda: net.conv_first.weight.data.mul_(1.5), lambda: new_place(net)):
@@ -153,7 +159,7 @@ class TestOnGpu:
             net.replays_graphs = True
 
     def test_gradients_and_training_are_not_replayed(self) -> None:
-        net = network().cuda()
+        net = replaying_network()
         x = torch.rand(1, 3, 16, 16, device="cuda")
         self.passes(net, x)
         net(x).sum().backward()
@@ -161,7 +167,7 @@ class TestOnGpu:
         assert not is_worthwhile(net.train(), x)
 
     def test_threads_get_their_own_results(self) -> None:
-        net = network().cuda()
+        net = replaying_network()
         images = [torch.rand(1, 3, 24, 24, device="cuda") for _ in range(4)]
         expected = [self.passes(net, image, 1)[0] for image in images]
         found: dict[int, list[Tensor]] = {}
