@@ -21,6 +21,7 @@ COMMANDS = {
     "train": Command("mambair.commands.train:main", "train a network from an option file"),
     "test": Command("mambair.commands.test:main", "PSNR and SSIM of networks on data sets"),
     "restore": Command("mambair.commands.restore.command:main", "restore photos, folders and videos"),
+    "finetune": Command("mambair.commands.finetune.command:main", "a better network for photos like yours"),
     "options": Command("mambair.commands.options.command:main", "check, show, compare and begin option files"),
     "data": Command("mambair.commands.data.command:main", "check and prepare data sets"),
     "analyze": Command("mambair.commands.analyze:main", "parameters and FLOPs, receptive fields, channel activation"),

@@ -28,9 +28,12 @@ class RunArguments:
     """Plug-ins to load beside those of the option file."""
 
 
-def add_run_arguments(parser: argparse.ArgumentParser, resumes: bool = True) -> None:
-    """Declare the shared arguments on a parser (made with allow_abbrev=False); `resumes`: --auto_resume too."""
-    parser.add_argument("-opt", "--opt", type=Path, required=True, metavar="FILE", help="option file (YAML)")
+def add_run_arguments(parser: argparse.ArgumentParser, is_required: bool = True, resumes: bool = True) -> None:
+    """Declare the shared arguments on a parser (made with allow_abbrev=False).
+
+    `is_required`: the option file is; `resumes`: --auto_resume too.
+    """
+    parser.add_argument("-opt", "--opt", type=Path, required=is_required, metavar="FILE", help="option file (YAML)")
     parser.add_argument(
         "--launcher", choices=LAUNCHERS, default="none", help="pytorch under torchrun, slurm under srun (default: none)"
     )

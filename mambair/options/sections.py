@@ -149,6 +149,8 @@ class ValOptions(Section):
 
     val_freq: Positive | None = None
     """Iterations between validations; none while training if left out."""
+    patience: Positive | None = None
+    """Validations in a row without a better first metric after which training ends; it never does if left out."""
     save_img: Flag = False
     """Write restored images."""
     suffix: PlainName | None = None

@@ -31,6 +31,7 @@ RUN = ("restore.md", "weights.md", "analysis.md")
 READ = (
     "tasks.md",
     "options.md",
+    "finetune.md",
     "model_card.md",
     "performance.md",
     "benchmarks.md",
@@ -215,7 +216,9 @@ def test_the_other_pages_name_what_exists(command: str, tmp_path: Path, monkeypa
         parse_train_options(run.opt, force_yml=run.force_yml, debug=run.debug)
     elif (program, name) in (("python", "mambair/test.py"), ("mambair", "test")):
         run = accepted(build_test_parser(), arguments)
-        parse_test_options(run.opt, force_yml=run.force_yml, debug=run.debug)
+        assert run.opt is not None or run.run is not None
+        if run.opt is not None:
+            parse_test_options(run.opt, force_yml=run.force_yml, debug=run.debug)
     elif program == "mambair":
         module = importlib.import_module(cli.COMMANDS[name].target.partition(":")[0])
         accepted(module.build_parser(), arguments)

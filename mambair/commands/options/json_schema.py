@@ -34,7 +34,12 @@ def option_schema(options: type[TrainOptions] | type[TestOptions], components: L
         _add_old_key(schema, sections, pattern, f"another name of '{name}'")
     for pattern, reason in IGNORED.items():
         _add_old_key(schema, sections, pattern, f"has no effect: {reason}")
-    kinds = {kind: _component_schema(components(registry)) for kind, registry in registries().items()}
+    kinds: dict[str, Schema] = {}
+    for kind, registry in registries().items():
+        entries = components(registry)
+        kinds[_name_of(kind)], kinds[kind] = _names(entries), _block(kind, entries)
+        for section in sections.values():
+            _describe_further_keys(section, kind, entries)
     words = "Trains" if options is TrainOptions else "Tests"
     head = {"$schema": DIALECT, "title": f"mambair: an option file that {words.lower()} networks"}
     return {**head, **schema, "definitions": {**sections, **kinds}}
@@ -60,7 +65,7 @@ def _tidy(node: Any, *, are_names: bool = False) -> Any:
         for key, each in kept.items()
     }
     if REGISTERED_KEY in node:
-        kind = {"$ref": f"#/definitions/{node[REGISTERED_KEY]}"}
+        kind = {"$ref": _definition(node[REGISTERED_KEY], is_name=node.get("type") == "string")}
         return {**{key: each for key, each in tidied.items() if key in ("description", "default")}, **kind}
     if "description" in tidied:
         tidied["description"] = " ".join(tidied["description"].split())
@@ -108,28 +113,45 @@ def _reference(node: Any) -> str:
     return ""
 
 
-def _component_schema(entries: Sequence[ComponentEntry]) -> Schema:
-    """A block with `type` and its keywords; for kinds that are described by sections, the name alone."""
-    names: Schema = {
-        "anyOf": [
-            {"enum": [entry.name for entry in entries], "markdownEnumDescriptions": [e.summary for e in entries]},
-            {"type": "string"},
-        ]
-    }
-    if not any(entry.keywords for entry in entries):
-        return names
-    known = [
-        {
-            "if": {"properties": {"type": {"const": entry.name}}},
-            "then": {
-                "properties": {"type": True, **_keyword_schemas(entry)},
-                "required": [keyword.name for keyword in entry.keywords if keyword.is_required],
-                "additionalProperties": entry.takes_more,
-            },
-        }
-        for entry in entries
-    ]
+def _definition(kind: str, is_name: bool) -> str:
+    """The reference to the blocks of a kind of registry, or to its names alone."""
+    return f"#/definitions/{_name_of(kind) if is_name else kind}"
+
+
+def _name_of(kind: str) -> str:
+    return f"{kind}-name"
+
+
+def _names(entries: Sequence[ComponentEntry]) -> Schema:
+    """The registered names, and any other."""
+    names = [entry.name for entry in entries]
+    return {"anyOf": [{"enum": names, "markdownEnumDescriptions": [e.summary for e in entries]}, {"type": "string"}]}
+
+
+def _block(kind: str, entries: Sequence[ComponentEntry]) -> Schema:
+    """A block with `type` and the keywords that go with it."""
+    names = {"$ref": _definition(kind, is_name=True)}
+    known = [_keywords_if(entry, is_closed=not entry.takes_more) for entry in entries]
     return {"type": "object", "required": ["type"], "properties": {"type": names}, "allOf": known}
+
+
+def _describe_further_keys(section: Schema, kind: str, entries: Sequence[ComponentEntry]) -> None:
+    """Let a section that takes a component's keywords beside its own keys know them."""
+    own = section["properties"].get("type", {})
+    is_open = section.get("additionalProperties") is True
+    if is_open and own.get("$ref") == _definition(kind, is_name=True) and any(entry.keywords for entry in entries):
+        section["allOf"] = [_keywords_if(entry, is_closed=False) for entry in entries]
+
+
+def _keywords_if(entry: ComponentEntry, is_closed: bool) -> Schema:
+    """The keywords of a component where a block is of its type; no others where that is closed."""
+    then: Schema = {
+        "properties": {"type": True, **_keyword_schemas(entry)},
+        "required": [keyword.name for keyword in entry.keywords if keyword.is_required],
+    }
+    if is_closed:
+        then["additionalProperties"] = False
+    return {"if": {"properties": {"type": {"const": entry.name}}}, "then": then}
 
 
 def _keyword_schemas(entry: ComponentEntry) -> Schema:

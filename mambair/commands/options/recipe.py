@@ -58,13 +58,13 @@ class Recipe:
     model_type: str = "MambaIRModel"
     loss: Mapping[str, Any] = field(default_factory=lambda: {"type": "L1Loss", "loss_weight": 1.0})
     weights: Path | str | None = None
-    param_key: str = "params"
     ema_decay: float = 0.999
     patience: int | None = None
     workers: int = 4
     root: Path | None = None
     head: Mapping[str, Any] = field(default_factory=dict)
     """Further keys at the top level."""
+    num_gpu: int | str = "auto"
     seed: int = 0
 
 
@@ -108,7 +108,7 @@ def _head(recipe: Recipe, first_line: str, file: Path) -> str:
 #         the same line with --auto_resume goes on after an interruption
 {block({"name": recipe.name}, 0)}model_type: {recipe.model_type}
 scale: {recipe.scale}
-num_gpu: auto # 0 for the CPU
+num_gpu: {recipe.num_gpu} # auto takes the GPUs there are, 0 the CPU
 manual_seed: {recipe.seed}
 {extra}"""
 
@@ -143,8 +143,6 @@ def _datasets(recipe: Recipe) -> str:
 def _network(recipe: Recipe) -> str:
     starts = recipe.weights.as_posix() if isinstance(recipe.weights, Path) else recipe.weights
     path: dict[str, Any] = {"pretrain_network_g": starts}
-    if starts is not None:
-        path["param_key_g"] = recipe.param_key
     if recipe.root is not None:
         path["root"] = recipe.root.as_posix()
     text = block(path, 2).replace("null", "~ # weights to start from: a file, or a name of `mambair weights list`")
@@ -167,21 +165,46 @@ def _train(recipe: Recipe) -> str:
 
 
 def _rest(recipe: Recipe) -> str:
-    is_sr = recipe.scale > 1
-    convention = (
-        f"{{crop_border: {recipe.scale}, test_y_channel: true}}"
-        if is_sr and recipe.network.get("in_chans", 3) == 3
-        else f"{{crop_border: {recipe.scale if is_sr else 0}, test_y_channel: false}}"
-    )
-    metrics = "".join(f"    {name}: {{type: calculate_{name}, {convention[1:]}\n" for name in ("psnr", "ssim"))
     validated = recipe.validation is not None
     freq = f"  val_freq: {recipe.val_freq}\n" if validated else f"  # val_freq: {recipe.val_freq}\n"
-    patience = "" if recipe.patience is None else f"  patience: {recipe.patience}\n"
+    patience = ""
+    if recipe.patience is not None:
+        patience = f"  patience: {recipe.patience} # validations without a better one, after which training ends\n"
     return f"""val:
 {freq}{patience}  metrics: # the papers' convention; the first one decides which checkpoint is the best
-{metrics}
+{_metrics(recipe)}
 logger:
   print_freq: {max(1, min(100, recipe.total_iter // 20))}
   save_checkpoint_freq: {recipe.val_freq}
   keep_checkpoints: 2 # the newest ones and the best; ~ keeps all
 """
+
+
+def _metrics(recipe: Recipe) -> str:
+    """PSNR and SSIM: on the Y channel without a border for super-resolution, else of all pixels."""
+    is_color = recipe.network.get("in_chans", 3) == 3
+    border = recipe.scale if recipe.scale > 1 else 0
+    luma = "true" if recipe.scale > 1 and is_color else "false"
+    return "".join(
+        f"    {name}: {{type: calculate_{name}, crop_border: {border}, test_y_channel: {luma}}}\n"
+        for name in ("psnr", "ssim")
+    )
+
+
+def test_text(recipe: Recipe, first_line: str, file: Path) -> str:
+    """An option file that tests the weights that the recipe starts from on its validation images."""
+    assert recipe.validation is not None and recipe.weights is not None
+    judged = recipe.pairs.keys if recipe.pairs.validation is None else recipe.pairs.validation
+    return f"""{first_line}
+# Test:  mambair test -opt {file.as_posix()} --weights FILE
+{block({"name": f"{recipe.name}_test"}, 0)}scale: {recipe.scale}
+num_gpu: {recipe.num_gpu}
+
+datasets:
+  test_1:
+{block({"name": "held_out", **judged, **recipe.validation.keys()}, 4)}
+{_network(recipe)}
+val:
+  save_img: true
+  metrics:
+{_metrics(recipe)}"""

@@ -41,6 +41,8 @@ class Schedule:
     save_freq: int
     val_freq: int | None
     keep_checkpoints: int | None = None
+    patience: int | None = None
+    """Validations in a row without a better first metric after which training ends."""
 
 
 class Trainer:
@@ -99,10 +101,12 @@ class Trainer:
                 if not self._validate(stop):
                     return self._stopped(stop)
                 self._save()  # what the checkpoint that the run goes on from is short of
-            while self.position.iteration < self.schedule.total_iter:
+            while self.position.iteration < self.schedule.total_iter and not self._is_patience_over():
                 self._iterate(stop)
                 if not self._save_and_validate(stop):
                     return self._stopped(stop)
+            if self.position.iteration < self.schedule.total_iter:
+                self._end_early()
         with self.model.judging():
             if is_main_process():
                 self._write("the latest weights", lambda: save_weights(self.checkpoints, self.model, LATEST))
@@ -125,6 +129,21 @@ class Trainer:
         if self._is_due(self.schedule.print_freq):
             self._log(result)
             self.bad_files.share()
+
+    def _is_patience_over(self) -> bool:
+        """Whether the decisive metric has not become better for as many validations as the schedule waits for."""
+        schedule = self.schedule
+        if schedule.patience is None or schedule.val_freq is None or self.validation is None:
+            return False
+        best = self.position.best.get(self.validation.decisive)
+        return best is not None and self.position.iteration - best["iter"] >= schedule.patience * schedule.val_freq
+
+    def _end_early(self) -> None:
+        """Say why the run ends before its last iteration, and leave a checkpoint of where it ends."""
+        iteration = self.position.iteration
+        logger.info("ends early: no better validation for %d in a row", self.schedule.patience)
+        if self.last_saved != self.checkpoints.state(iteration):
+            self._save()
 
     def _is_due(self, every: int | None) -> bool:
         """Whether something that happens every so many iterations, and at the end, happens now."""

@@ -155,6 +155,7 @@ class TrainingRun:
             options.logger.save_checkpoint_freq,
             val.val_freq if val is not None else None,
             options.logger.keep_checkpoints,
+            val.patience if val is not None else None,
         )
         return Trainer(
             self.model,

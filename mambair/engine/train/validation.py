@@ -54,6 +54,11 @@ class RunValidation:
         self.show_progress = show_progress
         self._told: dict[str, dict[str, str]] = {}
 
+    @property
+    def decisive(self) -> str:
+        """The data set and metric that say which weights are the best, as a key of `best`; '' if there is none."""
+        return f"{next(iter(self.datasets))}/{self.metrics[0].name}" if self.datasets and self.metrics else ""
+
     def run(self, model: TrainableModel, iteration: int, best: Best, stop: StopRequest) -> bool:
         """Judge the model after `iteration`; returns whether it is the best so far, by the first metric.
 
