@@ -1,20 +1,11 @@
-"""Compare training runs from their logs, and the networks they made on images.
-
-python scripts/results.py curves MambaIR=experiments/A SwinIR=experiments/B --figure curves.png --table table.md
-    validation against iterations and against GPU hours; a table at equal iterations and at equal GPU hours
+"""Compare networks on images. (Runs are compared by `mambair analyze curves`.)
 
 python scripts/results.py crops butterfly.png baby.png --weights MambaIR=a.pth SwinIR=b.pth --figure crops.png
     the images made smaller by MATLAB's bicubic and restored, the busiest crop of each beside the ground truth;
     decibels are those of the whole image, on the Y channel
-
-Runs may have been interrupted and continued as often as need be, on different numbers of GPUs too. GPU hours are hours
-times GPUs (on the CPU: hours of one process, or process hours of several). They count what iterations took, less
-waiting for data; validation and saving are left out, and the first log line of a start that goes on counts with the
-median pace, for it holds compiling that a run in one piece does once.
 """
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,18 +13,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mambair.analysis.figures import require_matplotlib, save_training_figure
-from mambair.analysis.run_tables import comparison, shared_datasets
-from mambair.analysis.training_logs import LoggedRun, read_run
 from mambair.archs.build import build_network
 from mambair.commands.exit_codes import OK, reports_user_errors
+from mambair.commands.runs_analysis import split_named
 from mambair.errors import UserError
 from mambair.imaging.files import read_image, write_image
 from mambair.imaging.panels import busiest_crop, panel_row, stack_rows
 from mambair.imaging.resize import crop_to_multiple, imresize
 from mambair.inference.restorer import Restorer, find_device
 from mambair.metrics import calculate_psnr
-from mambair.runtime.files import atomic_write
 from mambair.weights.loading import load_network
 from mambair.weights.sources import weights_called
 
@@ -45,19 +33,6 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = parser.add_subparsers(dest="action", required=True)
-    curves = actions.add_parser("curves", help="figure and table of training runs")
-    curves.add_argument("runs", nargs="+", metavar="[NAME=]FOLDER", help="experiments/<name>, and what to call it")
-    curves.add_argument("--dataset", help="data set of the figure; default: the first one")
-    curves.add_argument(
-        "--reference",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="PSNR to draw a horizontal line at in the figure, such as bicubic=33.67",
-    )
-    curves.add_argument("--figure", type=Path, required=True, help=".png, .pdf or .svg")
-    curves.add_argument("--table", type=Path, required=True, help=".md")
     crops = actions.add_parser("crops", help="figure of restored crops")
     crops.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="ground truth")
     crops.add_argument("--weights", nargs="+", required=True, metavar="NAME=FILE", help="networks of one scale")
@@ -66,60 +41,6 @@ def build_parser() -> argparse.ArgumentParser:
     crops.add_argument("--zoom", type=int, default=ZOOM, help="times that crops are enlarged (default %(default)s)")
     crops.add_argument("--figure", type=Path, required=True, help=".png")
     return parser
-
-
-def write_curves(arguments: argparse.Namespace) -> None:
-    """The figure and the table of the runs."""
-    require_matplotlib()
-    references = read_references(arguments.reference)
-    runs = [read_named(run) for run in arguments.runs]
-    datasets = shared_datasets(runs)
-    dataset = arguments.dataset or datasets[0]
-    if dataset not in datasets:
-        raise UserError(f"--dataset {dataset}: not validated in every run; there are: {', '.join(datasets)}")
-    if any("psnr" not in scores for run in runs for scores in run.validations[dataset].values()):
-        raise UserError(f"the runs were validated on {dataset} without psnr, which the figure shows")
-    table = comparison(runs, datasets)
-    save_training_figure(arguments.figure, runs, dataset, references)
-    with atomic_write(arguments.table) as temporary:
-        temporary.write_text(table, encoding="utf-8")
-    print(table)
-    print(f"written: {arguments.figure}, {arguments.table}")
-
-
-def split_named(arguments: Sequence[str], option: str, value: str) -> dict[str, str]:
-    """Values by the names that NAME=VALUE gives them; UserError, which calls them `value`, where one does not fit."""
-    named = {}
-    for argument in arguments:
-        name, _, given = argument.partition("=")
-        if not (name and given):
-            raise UserError(f"{option} {argument}: write NAME={value}")
-        if name in named:
-            raise UserError(f"{option} {argument}: the name {name} is given twice; choose another")
-        named[name] = given
-    return named
-
-
-def read_named(argument: str) -> LoggedRun:
-    """The run that FOLDER or NAME=FOLDER tells of."""
-    name, separator, folder = argument.partition("=")
-    if not separator or Path(argument).is_dir():
-        return read_run(Path(argument))
-    return read_run(Path(folder), name)
-
-
-def read_references(arguments: Sequence[str]) -> dict[str, float]:
-    """PSNR by the names of the lines that show it."""
-    references = {}
-    wanted = "VALUE, a PSNR in dB such as bicubic=33.67"
-    for name, given in split_named(arguments, "--reference", wanted).items():
-        try:
-            references[name] = float(given)
-        except ValueError:
-            references[name] = math.nan
-        if not math.isfinite(references[name]):
-            raise UserError(f"--reference {name}={given}: write NAME={wanted}")
-    return references
 
 
 def load_named(arguments: Sequence[str], device: str) -> dict[str, Restorer]:
@@ -182,7 +103,7 @@ def write_crops(arguments: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    {"curves": write_curves, "crops": write_crops}[arguments.action](arguments)
+    {"crops": write_crops}[arguments.action](arguments)
     return OK
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from mambair.analysis.erf import display_map
 from mambair.analysis.training_logs import SECONDS_PER_HOUR, LoggedRun, device_time
+from mambair.engine.evaluate.tables import format_value
 from mambair.errors import UserError
 from mambair.runtime.files import atomic_write
 
@@ -87,31 +88,39 @@ def save_activation_figure(path: Path, activations: Mapping[str, np.ndarray]) ->
 
 
 def save_training_figure(
-    path: Path, runs: Sequence[LoggedRun], dataset: str, references: Mapping[str, float] | None = None
+    path: Path,
+    runs: Sequence[LoggedRun],
+    dataset: str,
+    references: Mapping[str, float] | None = None,
+    metric: str = "psnr",
 ) -> None:
-    """PSNR of the validations on a data set: left against iterations, right against device time (GPU hours).
+    """A metric of the validations on a data set: left against iterations, right against device time (GPU hours).
 
-    `references`: name -> PSNR of horizontal lines to compare with. What lies far below the best of every run and below
-    the references, as the first validations do, is left out: it would press the rest into a corner.
+    Each run is drawn over the iterations that it was validated at on this set. `references`: name -> value of
+    horizontal lines to compare with. PSNR that lies far below the best of every run and below the references, as the
+    first validations do, is left out: it would press the rest into a corner.
     """
     from matplotlib.figure import Figure
 
     references = references or {}
+    unit = " dB" if metric == "psnr" else ""
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     curves = []
     for run in runs:
-        iterations = run.iterations()
-        curves.append([run.validations[dataset][iteration]["psnr"] for iteration in iterations])
+        iterations = sorted(run.validations[dataset])
+        curves.append([run.validations[dataset][iteration][metric] for iteration in iterations])
         hours = [run.device_seconds(iteration) / SECONDS_PER_HOUR for iteration in iterations]
         for axes, positions in zip(panels, (iterations, hours), strict=True):
             axes.plot(positions, curves[-1], marker=".", label=f"{run.name} ({run.parameters:,} parameters)")
     for axes in panels:
         for (name, value), style in zip(references.items(), itertools.cycle(("--", ":", "-."))):
-            axes.axhline(value, linestyle=style, color="gray", label=f"{name} ({value:.2f} dB)")
+            axes.axhline(value, linestyle=style, color="gray", label=f"{name} ({format_value(metric, value)}{unit})")
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
-    panels[0].set(xlabel="iterations", ylabel=f"PSNR on {dataset} (dB)", ylim=shown_range(curves, references.values()))
+    panels[0].set(xlabel="iterations", ylabel=f"{metric.upper()} on {dataset}{unit and ' (dB)'}")
+    if metric == "psnr":
+        panels[0].set_ylim(shown_range(curves, references.values()))
     panels[0].xaxis.set_major_formatter("{x:,.0f}")
     panels[1].set(xlabel=f"{device_time(runs, 'hours')} of computing")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)

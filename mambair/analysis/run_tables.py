@@ -5,33 +5,30 @@ from collections.abc import Callable, Sequence
 from mambair.analysis.log_lines import Memory
 from mambair.analysis.training_logs import SECONDS_PER_HOUR, LoggedRun, device_time
 from mambair.engine.evaluate.tables import MISSING, format_value
-from mambair.errors import UserError
 from mambair.runtime.markdown import markdown_table
 
 MANY_HOURS = 0.1
 
 
-def shared_datasets(runs: Sequence[LoggedRun]) -> list[str]:
-    """The data sets that all runs were validated on; UserError if there are none."""
-    shared = [name for name in runs[0].validations if all(name in run.validations for run in runs)]
-    if not shared:
-        raise UserError("the runs were validated on no data set in common; compare others")
-    return shared
-
-
 def comparison(runs: Sequence[LoggedRun], datasets: Sequence[str]) -> str:
-    """Markdown: the pace of the runs, their scores at equal iterations and at equal device time."""
+    """Markdown: the pace of the runs, their scores at equal iterations, where there are any, and at equal device time.
+
+    A dash stands for what a run has no score of.
+    """
     shared = sorted(set.intersection(*(set(run.iterations()) for run in runs)))
-    if not shared:
-        raise UserError("the runs were validated at no iteration in common; give them the same val_freq")
     seconds = min(run.device_seconds(run.iterations()[-1]) for run in runs)
     unit = device_time(runs, "hours")
     reached = [run.last_within(seconds) for run in runs]
+    if shared:
+        title, at = f"At equal iterations, {shared[-1]:,}:\n", [shared[-1]] * len(runs)
+    else:
+        title = "At their last validations, for they were never validated at the same iteration:\n"
+        at = [run.iterations()[-1] for run in runs]
     return "\n".join(
         [
             pace_table(runs),
-            f"At equal iterations, {shared[-1]:,}:\n",
-            score_table(runs, datasets, [shared[-1]] * len(runs)),
+            title,
+            score_table(runs, datasets, at),
             f"At equal time of computing, {hours(seconds)} {unit}, the last validation within it:\n",
             score_table(runs, datasets, reached),
         ]
@@ -64,9 +61,7 @@ def memory_cell(memory: Memory | None) -> str:
 
 def score_table(runs: Sequence[LoggedRun], datasets: Sequence[str], iterations: Sequence[int | None]) -> str:
     """The scores of each run at its iteration; a dash where it has none."""
-    metrics = [
-        (dataset, metric) for dataset in datasets for metric in next(iter(runs[0].validations[dataset].values()))
-    ]
+    metrics = [(dataset, metric) for dataset in datasets for metric in metrics_on(runs, dataset)]
     lines = [
         ["", "iterations", device_time(runs, "hours"), *(f"{dataset} {metric.upper()}" for dataset, metric in metrics)]
     ]
@@ -74,10 +69,16 @@ def score_table(runs: Sequence[LoggedRun], datasets: Sequence[str], iterations: 
         if iteration is None:
             lines.append([run.name] + [MISSING] * (2 + len(metrics)))
             continue
-        scores = [run.validations[dataset][iteration].get(metric) for dataset, metric in metrics]
+        scores = [run.validations.get(dataset, {}).get(iteration, {}).get(metric) for dataset, metric in metrics]
         shown = [format_value(metric, score) for (_, metric), score in zip(metrics, scores, strict=True)]
         lines.append([run.name, f"{iteration:,}", hours(run.device_seconds(iteration)), *shown])
     return markdown_table(lines)
+
+
+def metrics_on(runs: Sequence[LoggedRun], dataset: str) -> list[str]:
+    """The metrics that any of the runs was judged by on a data set, in the order of the runs."""
+    found = (scores for run in runs for scores in run.validations.get(dataset, {}).values())
+    return list(dict.fromkeys(metric for scores in found for metric in scores))
 
 
 def hours(seconds: float) -> str:

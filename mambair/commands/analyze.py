@@ -1,4 +1,4 @@
-"""`mambair analyze`: complexity, effective receptive field and channel activation of networks."""
+"""`mambair analyze`: complexity, effective receptive field and channel activation of networks; runs compared."""
 
 import argparse
 import json
@@ -28,6 +28,7 @@ from mambair.archs import build_network
 from mambair.archs.network import traits_of
 from mambair.commands.arguments import load_named_plugins, positive_argument
 from mambair.commands.exit_codes import OK, reports_user_errors
+from mambair.commands.runs_analysis import add_run_parsers, run_curves, run_list
 from mambair.errors import UserError
 from mambair.inference.restorer import find_device
 from mambair.options import add_plugin_argument
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
         measured.add_argument(
             "-o", "--output", type=Path, metavar="FILE", help="figure (.png, .pdf, .svg); numbers beside it"
         )
+    add_run_parsers(kinds)
     for each in (complexity, erf, activation):
         add_plugin_argument(each)
         each.add_argument(
@@ -89,6 +91,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 2 for wrong arguments."""
     arguments = build_parser().parse_args(argv)
     setup_logging(None, 0)
+    if arguments.kind in ("curves", "runs"):
+        {"curves": run_curves, "runs": run_list}[arguments.kind](arguments)
+        return OK
     load_named_plugins(arguments)
     {"complexity": run_complexity, "erf": run_receptive_field, "activation": run_activation}[arguments.kind](arguments)
     return OK

@@ -6,9 +6,8 @@ import pytest
 
 from mambair.analysis.figures import save_training_figure, shown_range
 from mambair.analysis.log_lines import read_pieces
-from mambair.analysis.run_tables import comparison, hours, shared_datasets
+from mambair.analysis.run_tables import comparison, hours
 from mambair.analysis.training_logs import LoggedRun, join_pieces
-from mambair.errors import UserError
 from tests.analysis.test_training_logs import BEGINNING, NETWORK, going_on, line, shared_out, validation
 
 
@@ -46,14 +45,18 @@ def test_tables_count_the_time_of_all_devices() -> None:
     assert scores[3][:4] == ["mixed", "3,600", "1.75", "34.00"] and scores[4][:4] == ["alone", "1,800", "1.00", "32.00"]
 
 
-def test_runs_without_anything_in_common_are_refused() -> None:
-    mixed, alone = mixed_runs()
-    other = join_pieces("other", read_pieces([BEGINNING, line(100, 1.0), validation(100, 30.0, "Set14")]))
-    with pytest.raises(UserError, match="no data set in common"):
-        shared_datasets([mixed, other])
+def test_runs_without_anything_in_common_are_compared_by_what_each_has() -> None:
+    _, alone = mixed_runs()
     early = join_pieces("early", read_pieces([BEGINNING, line(100, 1.0), validation(100, 30.0)]))
-    with pytest.raises(UserError, match="no iteration in common"):
-        comparison([alone, early], ["Set5"])
+    text = comparison([alone, early], ["Set5"])
+    assert "At their last validations" in text and "At equal iterations" not in text
+    last = rows(text)[4:6]
+    assert [[*row[:2], row[3]] for row in last] == [["alone", "5,400", "34.50"], ["early", "100", "30.00"]]
+    other = join_pieces("other", read_pieces([BEGINNING, line(1800, 1.0), validation(1800, 31.0, "Set14")]))
+    text = comparison([alone, other], ["Set5", "Set14"])
+    head, first, second = rows(text)[3:6]
+    assert head[3:] == ["Set5 PSNR", "Set5 SSIM", "Set14 PSNR", "Set14 SSIM"]
+    assert first[3] == "32.00" and first[5:] == ["-", "-"] and second[3:6] == ["-", "-", "31.00"]
 
 
 def test_the_figure_shows_the_last_decibels_and_all_references() -> None:
@@ -64,6 +67,16 @@ def test_the_figure_shows_the_last_decibels_and_all_references() -> None:
     assert 30.5 < bottom < 31.0 and 38.0 < top < 38.5
     # Little to see, or one point alone, is shown as it is.
     assert shown_range([[30.0, 30.5]])[0] == pytest.approx(29.95) and shown_range([[30.0]]) == (29.95, 30.05)
+
+
+def test_runs_of_other_points_and_metrics_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    _, alone = mixed_runs()
+    early = join_pieces("early", read_pieces([BEGINNING, line(100, 1.0), validation(100, 30.0)]))
+    for metric, label in (("psnr", "PSNR on Set5 (dB)"), ("ssim", "SSIM on Set5")):
+        path = tmp_path / f"{metric}.svg"
+        save_training_figure(path, [alone, early], "Set5", metric=metric)
+        assert label in path.read_text() and "early" in path.read_text()
 
 
 def test_references_change_the_figure(tmp_path: Path) -> None:

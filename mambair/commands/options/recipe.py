@@ -153,11 +153,13 @@ path:
 
 
 def _train(recipe: Recipe) -> str:
+    # Good weights to start from are worth remembering; random ones are not.
+    forgets = "" if recipe.weights else "  ema_warmup: true # the average forgets its start\n"
     milestones = sorted({max(1, round(recipe.total_iter * part)) for part in MILESTONES})
     return f"""train:
   total_iter: {recipe.total_iter}
   ema_decay: {recipe.ema_decay} # the average of the weights is what is validated and kept
-  optim_g: {{type: Adam, lr: {recipe.learning_rate:.1e}, betas: [0.9, 0.99]}}
+{forgets}  optim_g: {{type: Adam, lr: {recipe.learning_rate:.1e}, betas: [0.9, 0.99]}}
   scheduler: {{type: MultiStepLR, milestones: {milestones}, gamma: 0.5}}
   pixel_opt:
 {block(recipe.loss, 4)}  amp: auto # bf16 on GPUs that have it, fp16 on older ones, none on the CPU
