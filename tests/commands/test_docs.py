@@ -30,6 +30,7 @@ DOCS = PROJECT / "docs"
 RUN = ("restore.md", "weights.md", "analysis.md")
 READ = (
     "tasks.md",
+    "v2.md",
     "options.md",
     "finetune.md",
     "model_card.md",

@@ -14,7 +14,8 @@ def compiled(
     """Compile `function` for a compute capability (90 for 9.0), as if all sizes were multiples of 16.
 
     `constants`: its compile-time arguments; `types` by name: pointers are "*fp32" and other arguments 32-bit
-    integers where they are not named. Returns the stages, "ptx" and "cubin" among them.
+    integers where they are not named. Returns the stages, "ptx" and "cubin" among them, and
+    the bytes of "shared memory".
     """
     signature = {
         name: "constexpr" if name in constants else types.get(name, "*fp32" if name.endswith("_ptr") else "i32")
@@ -30,4 +31,5 @@ def compiled(
         attrs={(places[name],): [["tt.divisibility", 16]] for name in known},
     )
     options = {"num_warps": warps, "num_stages": 1}
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options).asm
+    kernel = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return {**kernel.asm, "shared memory": kernel.metadata.shared}

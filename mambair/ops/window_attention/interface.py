@@ -28,8 +28,8 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window_size: int, shift: i
         bias_table: ((2w - 1)^2, h).  shift: 0 <= shift < w.
 
     Returns (B, H, W, C), contiguous, in qkv's type, in the places of the queries. Gradients reach both tensors.
-    Where the scan runs on Triton, so does this, for windows of at most 256 pixels; elsewhere, and for float64, it is
-    PyTorch's scaled_dot_product_attention. Raises UserError for arguments that do not fit.
+    Where the scan runs on Triton, so does this, for windows of at most 256 pixels on GPUs with room; elsewhere, and for
+    float64, it is PyTorch's scaled_dot_product_attention. Raises UserError for arguments that do not fit.
     """
     _check(qkv, bias_table, window_size, shift)
     channels = qkv.shape[3] // (3 * bias_table.shape[1])
@@ -44,7 +44,8 @@ def _choose(device_type: str, device_index: int | None, dtype: torch.dtype, wind
     # Imported when it is first needed: Triton need not be installed.
     module = importlib.import_module("mambair.ops.window_attention.triton_cuda")
     _FUNCTIONS["triton"] = module.window_attention_triton
-    return "triton" if module.fits(window_size, channels, dtype) else "reference"
+    device = torch.device(device_type, device_index or 0)
+    return "triton" if module.fits(window_size, channels, dtype, device) else "reference"
 
 
 # See `mambair.ops.backends`: torch.compiler.assume_constant_result without importing the compiler.

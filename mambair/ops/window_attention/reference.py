@@ -19,18 +19,18 @@ def window_attention_reference(qkv: Tensor, bias_table: Tensor, window_size: int
     if shift:
         qkv = qkv.roll((-shift, -shift), (1, 2))
     grid = (batch, height // window_size, window_size, width // window_size, window_size)
-    windows = qkv.view(*grid, 3, heads, channels).permute(5, 0, 1, 3, 6, 2, 4, 7)
-    q, k, v = windows.reshape(3, -1, heads, window_size**2, channels)  # (n, h, w w, d) each
+    windows = qkv.view(*grid, 3, heads, channels).permute(5, 0, 1, 3, 6, 2, 4, 7)  # (3, B, H/w, W/w, h, w, w, d)
     if shift:
         # Two more channels tell the regions apart, and no mask, which every window would need its own of, is made.
         # A common summand of a query's scores, such as that of equal regions, changes nothing.
         sides = region_sides(height, width, window_size, shift, qkv.device) * (0.5 * MASKED * channels**0.5) ** 0.5
-        sides = sides.to(q.dtype).expand(batch, -1, heads, -1, -1).flatten(0, 1)
-        q, k = torch.cat((q, sides), -1), torch.cat((k, sides), -1)
+        sides = torch.stack((sides, sides, torch.zeros_like(sides))).to(qkv.dtype)
+        windows = torch.cat((windows, sides[:, None, :, :, None].expand(*windows.shape[:-1], 2)), dim=-1)
+    q, k, v = windows.reshape(3, -1, heads, window_size**2, windows.shape[-1])  # (n, h, w w, d or d + 2) each
     bias = position_bias(bias_table.to(q.dtype), window_size)
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=channels**-0.5)
-    y = y.view(*grid[:2], grid[3], heads, window_size, window_size, channels).permute(0, 1, 4, 2, 5, 3, 6)
-    y = y.reshape(batch, height, width, heads * channels)
+    y = y[..., :channels].view(*grid[:2], grid[3], heads, window_size, window_size, channels)
+    y = y.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, heads * channels)
     return y.roll((shift, shift), (1, 2)) if shift else y
 
 
@@ -47,7 +47,7 @@ def position_bias(bias_table: Tensor, window_size: int) -> Tensor:
 
 
 def region_sides(height: int, width: int, window_size: int, shift: int, device: torch.device) -> Tensor:
-    """(windows of an image, 1, w w, 2), float32: on which side of the rolled image's seams a window's pixels lie.
+    """(H/w, W/w, w, w, 2), float32: on which side of the rolled image's seams a window's pixels lie.
 
     1 or -1 for the two sides of the seam between rows and of that between columns; 0 where no seam crosses the window.
     """
@@ -58,5 +58,4 @@ def region_sides(height: int, width: int, window_size: int, shift: int, device: 
         return torch.where(place < size - window_size, 0.0, side).view(-1, window_size)
 
     rows, columns = sides(height)[:, None, :, None], sides(width)[None, :, None, :]
-    both = torch.stack(torch.broadcast_tensors(rows, columns), dim=-1)  # (H/w, W/w, w, w, 2)
-    return both.flatten(2, 3).flatten(0, 1)[:, None]
+    return torch.stack(torch.broadcast_tensors(rows, columns), dim=-1)

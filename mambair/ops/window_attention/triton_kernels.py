@@ -10,9 +10,9 @@ all images; BL, BD: L and d padded to powers of two.
     deltas      (n, h, L)      fp32 sum of dy * y over a query's channels
     sums        (G, h, L, L)   fp32 gradients of the scores, summed over a share of the windows
 
-A program treats one head of one window: scores and probabilities never leave it. A window's keys fit into one tile, so
-that softmax needs no running maximum. The bias is looked up in the table, and which pixels may see each other follows
-from their places: neither a tensor of biases nor one of masks is ever made.
+A program treats one head of one window, or some of its queries: scores and probabilities never leave it. All keys of a
+window fit into one tile, so that softmax needs no running maximum. The bias is looked up in the table, and which pixels
+may see each other follows from their places: neither a tensor of biases nor one of masks is ever made.
 """
 
 import triton
@@ -74,28 +74,30 @@ def attention_kernel(
     w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr,
     PRECISION: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """y, and norms if KEEP."""
+    """y, and norms if KEEP, of one block of queries.
+
+    With a loop over blocks the compiler would keep all keys and values in registers, and spill.
+    """
     head, window = tl.program_id(0), tl.program_id(1)
     bias_ptr += head * ((2 * w - 1) * (2 * w - 1))
     norms_ptr += (window.to(tl.int64) * tl.num_programs(0) + head) * L
     qkv_ptr += head * d
     y_ptr += head * d
     k_pixels, k_row, k_region, k_exists = place_in_window(window, tl.arange(0, BL), H, W, shift, w, L)
+    p = tl.program_id(2) * BQ + tl.arange(0, BQ)
+    q_pixels, q_row, q_region, q_exists = place_in_window(window, p, H, W, shift, w, L)
+    q = load_rows(qkv_ptr, q_pixels, q_exists, 3 * C, d, BD)
     k = load_rows(qkv_ptr + C, k_pixels, k_exists, 3 * C, d, BD)
+    s = scores(q, k, bias_ptr, q_row, k_row, q_region, k_region, k_exists, scale, w, PRECISION)
+    # A query that is only padding may see no key.
+    largest = tl.maximum(tl.max(s, 1), -1e30)
+    s = tl.exp2(s - largest[:, None])
+    total = tl.maximum(tl.sum(s, 1), 1e-30)
     v = load_rows(qkv_ptr + 2 * C, k_pixels, k_exists, 3 * C, d, BD)
-    for first in range(0, L, BQ):
-        p = first + tl.arange(0, BQ)
-        pixels, q_row, q_region, exists = place_in_window(window, p, H, W, shift, w, L)
-        q = load_rows(qkv_ptr, pixels, exists, 3 * C, d, BD)
-        s = scores(q, k, bias_ptr, q_row, k_row, q_region, k_region, k_exists, scale, w, PRECISION)
-        # A query that is only padding may see no key.
-        largest = tl.maximum(tl.max(s, 1), -1e30)
-        s = tl.exp2(s - largest[:, None])
-        total = tl.maximum(tl.sum(s, 1), 1e-30)
-        y = tl.dot(s.to(v.dtype), v, input_precision=PRECISION) / total[:, None]
-        store_rows(y_ptr, y, pixels, exists, C, d, BD)
-        if KEEP:
-            tl.store(norms_ptr + p, largest + tl.log2(total), mask=exists)
+    y = tl.dot(s.to(v.dtype), v, input_precision=PRECISION) / total[:, None]
+    store_rows(y_ptr, y, q_pixels, q_exists, C, d, BD)
+    if KEEP:
+        tl.store(norms_ptr + p, largest + tl.log2(total), mask=q_exists)
 
 
 @triton.jit(do_not_specialize=SIZES)

@@ -9,21 +9,37 @@ from torch import Tensor
 from mambair.ops.ss2d.triton_launch import LOG2_E, product_precision
 from mambair.ops.window_attention import triton_kernels as kernels
 
-# Pixels of a window that one tile of scores holds; channels of a head in full precision, of which more fill the memory
-# that a multiprocessor's programs share.
+# Pixels of a window that one tile of scores holds, and the GPUs whose tensor cores can hold it: older ones spill.
 MAX_PIXELS = 256
-MAX_WIDE_CHANNELS = 32
-_QUERIES = 64
-_KEYS = 64
+MIN_CAPABILITY = (8, 0)
+# Queries or keys at a time, and warps for them: with more, the kernels spill registers (seen in Triton 3.8's code).
+_QUERIES, _ATTENTION_WARPS = 64, 8
+_BLOCK, _GRADIENT_WARPS = 32, 8
 # Programs that the sums over windows are spread over: about a large GPU's multiprocessors. Not those of the GPU at
 # hand, so that the order of the sums is the same on all.
 _SHARES = 128
 
 
-def fits(window_size: int, channels: int, dtype: torch.dtype) -> bool:
-    """Whether the kernels take windows and heads of this size."""
-    padded = triton.next_power_of_2(channels)
-    return window_size**2 <= MAX_PIXELS and padded <= (MAX_WIDE_CHANNELS if dtype == torch.float32 else 64)
+def shared_memory_bound(channels: int, dtype: torch.dtype) -> int:
+    """Bytes of the memory that a program's warps share, which no kernel here takes more than."""
+    return (36 + 5 * padded_channels(channels) // 2) * 1024 * dtype.itemsize // 2
+
+
+def padded_channels(channels: int) -> int:
+    """Channels of a head as matrix products take them."""
+    return max(16, triton.next_power_of_2(channels))
+
+
+def fits(window_size: int, channels: int, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the kernels take windows and heads of this size on this device."""
+    if window_size**2 > MAX_PIXELS:
+        return False
+    if device.type != "cuda":  # the interpreter
+        return True
+    properties = torch.cuda.get_device_properties(device)
+    if (properties.major, properties.minor) < MIN_CAPABILITY:
+        return False
+    return shared_memory_bound(channels, dtype) <= properties.shared_memory_per_block_optin
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ class Windows:
             "L": self.pixels,
             "BL": max(16, triton.next_power_of_2(self.pixels)),
             "d": self.channels,
-            "BD": max(16, triton.next_power_of_2(self.channels)),
+            "BD": padded_channels(self.channels),
             "PRECISION": product_precision(qkv.dtype, qkv.device),
             "num_stages": 1,
         }
@@ -86,9 +102,10 @@ def attend(sizes: Windows, qkv: Tensor, bias: Tensor, keep: bool) -> tuple[Tenso
     norms = torch.empty((sizes.count if keep else 0, sizes.heads, sizes.pixels), dtype=torch.float32, device=qkv.device)
     queries = min(_QUERIES, max(16, triton.next_power_of_2(sizes.pixels)))
     with torch.cuda.device_of(qkv):
-        kernels.attention_kernel[(sizes.heads, sizes.count)](
-            qkv, bias, y, norms, *sizes.places(), BQ=queries, KEEP=keep, num_warps=4, **sizes.options(qkv)
-        )
+        kernels.attention_kernel[(sizes.heads, sizes.count, triton.cdiv(sizes.pixels, queries))](
+            qkv, bias, y, norms, *sizes.places(), BQ=queries, KEEP=keep, num_warps=_ATTENTION_WARPS,
+            **sizes.options(qkv),
+        )  # fmt: skip
     return y, norms
 
 
@@ -99,11 +116,11 @@ def attention_gradients(
     d_qkv = torch.empty_like(qkv)
     deltas = torch.empty_like(norms)
     options = sizes.options(qkv)
-    block = min(_KEYS, options["BL"])
+    block = min(_BLOCK, options["BL"])
     grid = (sizes.heads, sizes.count)
     with torch.cuda.device_of(qkv):
         kernels.gradients_kernel[grid](
-            qkv, bias, y, dy, norms, deltas, d_qkv, *sizes.places(), BK=block, num_warps=8, **options
+            qkv, bias, y, dy, norms, deltas, d_qkv, *sizes.places(), BK=block, num_warps=_GRADIENT_WARPS, **options
         )
         if table is None:
             return d_qkv, None
@@ -112,7 +129,18 @@ def attention_gradients(
         shares = triton.cdiv(sizes.count, share)
         sums = torch.empty(shares, sizes.heads, sizes.pixels, sizes.pixels, dtype=torch.float32, device=qkv.device)
         kernels.score_sums_kernel[(sizes.heads, blocks, shares)](
-            qkv, bias, dy, norms, deltas, sums, *sizes.places(), sizes.count, share, BQ=block, num_warps=8, **options
+            qkv,
+            bias,
+            dy,
+            norms,
+            deltas,
+            sums,
+            *sizes.places(),
+            sizes.count,
+            share,
+            BQ=block,
+            num_warps=_GRADIENT_WARPS,
+            **options,
         )
         d_table = torch.empty_like(table)
         kernels.table_gradient_kernel[(sizes.heads, 2 * sizes.window_size - 1)](
