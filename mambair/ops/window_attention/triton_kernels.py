@@ -74,10 +74,7 @@ def attention_kernel(
     w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr,
     PRECISION: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """y, and norms if KEEP, of one block of queries.
-
-    With a loop over blocks the compiler would keep all keys and values in registers, and spill.
-    """
+    """y, and norms if KEEP, of one block of queries."""
     head, window = tl.program_id(0), tl.program_id(1)
     bias_ptr += head * ((2 * w - 1) * (2 * w - 1))
     norms_ptr += (window.to(tl.int64) * tl.num_programs(0) + head) * L

@@ -12,9 +12,9 @@ from mambair.ops.window_attention import triton_kernels as kernels
 # Pixels of a window that one tile of scores holds, and the GPUs whose tensor cores can hold it: older ones spill.
 MAX_PIXELS = 256
 MIN_CAPABILITY = (8, 0)
-# Queries or keys at a time, and warps for them: with more, the kernels spill registers (seen in Triton 3.8's code).
-_QUERIES, _ATTENTION_WARPS = 64, 8
-_BLOCK, _GRADIENT_WARPS = 32, 8
+# Queries or keys at a time, and warps for them: with more of the former or fewer of the latter, the kernels spill
+# registers (seen in Triton 3.8's code).
+_BLOCK, _WARPS = 32, 8
 # Programs that the sums over windows are spread over: about a large GPU's multiprocessors. Not those of the GPU at
 # hand, so that the order of the sums is the same on all.
 _SHARES = 128
@@ -100,12 +100,12 @@ def attend(sizes: Windows, qkv: Tensor, bias: Tensor, keep: bool) -> tuple[Tenso
     """(y (B, H, W, C), norms (n, h, L) or empty)."""
     y = torch.empty((*qkv.shape[:3], qkv.shape[3] // 3), dtype=qkv.dtype, device=qkv.device)
     norms = torch.empty((sizes.count if keep else 0, sizes.heads, sizes.pixels), dtype=torch.float32, device=qkv.device)
-    queries = min(_QUERIES, max(16, triton.next_power_of_2(sizes.pixels)))
+    options = sizes.options(qkv)
+    block = min(_BLOCK, options["BL"])
     with torch.cuda.device_of(qkv):
-        kernels.attention_kernel[(sizes.heads, sizes.count, triton.cdiv(sizes.pixels, queries))](
-            qkv, bias, y, norms, *sizes.places(), BQ=queries, KEEP=keep, num_warps=_ATTENTION_WARPS,
-            **sizes.options(qkv),
-        )  # fmt: skip
+        kernels.attention_kernel[(sizes.heads, sizes.count, triton.cdiv(sizes.pixels, block))](
+            qkv, bias, y, norms, *sizes.places(), BQ=block, KEEP=keep, num_warps=_WARPS, **options
+        )
     return y, norms
 
 
@@ -120,7 +120,7 @@ def attention_gradients(
     grid = (sizes.heads, sizes.count)
     with torch.cuda.device_of(qkv):
         kernels.gradients_kernel[grid](
-            qkv, bias, y, dy, norms, deltas, d_qkv, *sizes.places(), BK=block, num_warps=_GRADIENT_WARPS, **options
+            qkv, bias, y, dy, norms, deltas, d_qkv, *sizes.places(), BK=block, num_warps=_WARPS, **options
         )
         if table is None:
             return d_qkv, None
@@ -139,7 +139,7 @@ def attention_gradients(
             sizes.count,
             share,
             BQ=block,
-            num_warps=_GRADIENT_WARPS,
+            num_warps=_WARPS,
             **options,
         )
         d_table = torch.empty_like(table)

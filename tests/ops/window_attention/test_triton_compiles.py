@@ -18,7 +18,7 @@ OF_INPUTS = ("qkv_ptr", "d_qkv_ptr", "y_ptr", "dy_ptr")
 WINDOW = {"w": 16, "L": 256, "BL": 256, "d": 29, "BD": 32}
 SMALL = {"w": 5, "L": 25, "BL": 32, "d": 12, "BD": 16}
 KERNELS = {
-    "attention": (kernels.attention_kernel, WINDOW | {"BQ": 64, "KEEP": True}),
+    "attention": (kernels.attention_kernel, WINDOW | {"BQ": 32, "KEEP": True}),
     "small windows": (kernels.attention_kernel, SMALL | {"BQ": 32, "KEEP": False}),
     "gradients": (kernels.gradients_kernel, WINDOW | {"BK": 32}),
     "score sums": (kernels.score_sums_kernel, WINDOW | {"BQ": 32}),
