@@ -13,7 +13,7 @@ from mambair.ops.window_attention import triton_kernels as kernels
 MAX_PIXELS = 256
 MIN_CAPABILITY = (8, 0)
 # Queries or keys at a time, and warps for them: with more of the former or fewer of the latter, the kernels spill
-# registers (seen in Triton 3.8's code).
+# many more registers (seen in Triton 3.8's code).
 _BLOCK, _WARPS = 32, 8
 # Programs that the sums over windows are spread over: about a large GPU's multiprocessors. Not those of the GPU at
 # hand, so that the order of the sums is the same on all.

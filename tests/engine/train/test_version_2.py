@@ -19,8 +19,8 @@ CHANGES = {key: value for key, value in HARD.items() if not key.startswith("netw
 
 def test_a_run_in_two_halves_ends_as_one(tmp_path: Path) -> None:
     """Also with recomputation in the backward pass, which must meet the same tokens."""
-    assert train(tmp_path / "whole", **CHANGES) == 0
     changes = CHANGES | {"network_g": V2 | {"use_checkpoint": True}}
+    assert train(tmp_path / "whole", **changes) == 0
     assert train(tmp_path / "halves", **changes, train__total_iter=4) == 0
     assert train(tmp_path / "halves", "--auto_resume", **changes) == 0
     assert_same_end(tmp_path / "whole", tmp_path / "halves", 6)
