@@ -33,6 +33,8 @@ README = PROJECT / "README.md"
 
 TRAIN = "python mambair/train.py -opt options/train/SR_x2.yml"
 TRAINED = ("experiments/SR_x2/models/net_g_2.pth", "experiments/SR_x2/training_states/2.state")
+TINY = "cp options/train/SR_x2.yml my.yml"
+"""In the place of the file that `options new` writes, whose network is too large for a test."""
 TESTED = ("results/SR_x2/metrics.json", "results/SR_x2/metrics.md", "results/SR_x2/report.html")
 
 RECIPES = {
@@ -49,6 +51,9 @@ RECIPES = {
     "mambair restore photos/ -o restored --weights my_network.pth --ensemble --skip-existing": Recipe(
         ("restored/a.png", "restored/sub/b.png"), "restored 2 in"
     ),
+    "mambair options new x2 -o my.yml --images photos": Recipe(("my.yml",)),
+    "mambair options check my.yml": Recipe(prints="my.yml", first="mambair options new x2 -o my.yml --images photos"),
+    "mambair train -opt my.yml": Recipe(TRAINED, "iter 2/2", first=TINY),
     "mambair data check -opt options/train/SR_x2.yml": Recipe(prints="DF2K"),
     TRAIN: Recipe(TRAINED, "iter 2/2"),
     "torchrun --nproc_per_node=8 mambair/train.py -opt options/train/SR_x2.yml --launcher pytorch": Recipe(
