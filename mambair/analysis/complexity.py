@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mambair.archs import assm, attentive_blocks, blocks
+from mambair.archs import assm, attentive_blocks, vssm
 from mambair.ops.flops import selective_scan_flops
 
 SCAN_RULE = "9*B*L*D*N + B*L*D FLOPs for a selective scan over D = directions * inner channels with N states"
@@ -74,7 +74,7 @@ def measure_complexity(network: nn.Module, height: int, width: int, channels: in
     image = torch.empty(1, channels, height, width, device="meta")
     with torch.no_grad(), count_scans() as scan_flops, FlopCounterMode(display=False) as counter:
         network(image)
-    scans = sum(isinstance(module, (blocks.VSSM, assm.ASSM)) for module in network.modules())
+    scans = sum(isinstance(module, (vssm.VSSM, assm.ASSM)) for module in network.modules())
     assert len(scan_flops) == scans, f"{scans} scan modules, but {len(scan_flops)} scans were counted"
     return Complexity(
         height=height,
@@ -148,7 +148,7 @@ def count_scans() -> Iterator[list[int]]:
 
     with (
         mock.patch.object(attentive_blocks, "window_attention", counting_attention),
-        mock.patch.object(blocks, "ss2d_scan", counting_scan),
+        mock.patch.object(vssm, "ss2d_scan", counting_scan),
         mock.patch.object(assm, "attentive_scan", counting_attentive_scan),
     ):
         yield counted

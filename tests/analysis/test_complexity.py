@@ -6,7 +6,7 @@ from torch import nn
 
 from mambair.analysis.complexity import count_scans, measure_complexity
 from mambair.analysis.scaling import LIGHT, PAPER_LIGHT, flops_by_size, full_attention_flops
-from mambair.archs import blocks, build_network
+from mambair.archs import build_network, vssm
 
 
 @pytest.mark.parametrize(
@@ -74,16 +74,16 @@ def test_module_macs_of_known_layers() -> None:
 
 def test_a_scan_that_is_not_counted_does_not_go_unnoticed(monkeypatch: pytest.MonkeyPatch) -> None:
     network = build_network(LIGHT | {"upscale": 2, "depths": [1]})
-    monkeypatch.setattr(blocks.VSSM, "forward", lambda module, x: x)
+    monkeypatch.setattr(vssm.VSSM, "forward", lambda module, x: x)
     with pytest.raises(AssertionError, match="scan"):
         measure_complexity(network, 8, 8)
 
 
 def test_counting_does_not_replace_the_scan_for_good() -> None:
-    scan = blocks.ss2d_scan
+    scan = vssm.ss2d_scan
     with count_scans() as counted:
-        assert blocks.ss2d_scan is not scan
-    assert blocks.ss2d_scan is scan and counted == []
+        assert vssm.ss2d_scan is not scan
+    assert vssm.ss2d_scan is scan and counted == []
 
 
 def test_cost_grows_linearly_but_for_full_attention() -> None:
