@@ -171,6 +171,8 @@ class ScheduledOptimizer:
     ) -> None:
         self.network = network
         self.where = where_optim
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise UserError(f"{where_optim}: {type(network).__name__} has no parameters to train")
         self.optimizer = build_optimizer(parameter_groups(network), optim, where_optim)
         self.base_lr = float(self.optimizer.param_groups[0]["lr"])
         self.schedule = with_warmup(build_schedule(scheduler, where_scheduler), warmup_iter)

@@ -35,6 +35,7 @@ def option_schema(options: type[TrainOptions] | type[TestOptions], components: L
     for pattern, reason in IGNORED.items():
         _add_old_key(schema, sections, pattern, f"has no effect: {reason}")
     kinds: dict[str, Schema] = {}
+    _open_to_plugins(sections["DatasetOptions"], [entry.name for entry in components(registries()["dataset"])])
     for kind, registry in registries().items():
         entries = components(registry)
         kinds[_name_of(kind)], kinds[kind] = _names(entries), _block(kind, entries)
@@ -100,6 +101,13 @@ def _add_old_key(schema: Schema, sections: Mapping[str, Schema], pattern: str, r
         if name != "*":
             owner = sections[_reference(owner["properties"][name])]
     owner["properties"][key] = {"description": reason, "deprecationMessage": reason, "doNotSuggest": True}
+
+
+def _open_to_plugins(section: Schema, names: Sequence[str]) -> None:
+    """Let data sets that are not among `names`, plug-ins' own, have keys of their own."""
+    del section["additionalProperties"]
+    section["if"] = {"properties": {"type": {"enum": list(names)}}}
+    section["then"] = {"properties": dict.fromkeys(section["properties"], True), "additionalProperties": False}
 
 
 def _reference(node: Any) -> str:

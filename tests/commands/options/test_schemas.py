@@ -164,3 +164,9 @@ def test_plugins_are_in_a_schema_made_when_they_are_registered(monkeypatch: pyte
     schema = jsonschema.Draft7Validator(option_schema(TrainOptions, all_components))
     assert schema.is_valid(changed("train.pixel_opt", {"type": "HuberLoss", "delta": 1.0}))
     assert not schema.is_valid(changed("train.pixel_opt", {"type": "HuberLoss", "eps": 1.0}))
+
+
+def test_only_data_sets_of_plugins_have_keys_of_their_own() -> None:
+    train = read_yaml(LIGHT).data["datasets"]["train"]
+    assert complaints(changed("datasets.train", {**train, "type": "TheirDataset", "blur": 2})) == []
+    assert complaints(changed("datasets.train", {**train, "blur": 2})) != []
