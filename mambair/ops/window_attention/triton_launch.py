@@ -1,6 +1,7 @@
 """Buffers and launches of the kernels of window attention; triton_kernels.py has the legend of the shapes."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -36,7 +37,7 @@ def fits(window_size: int, channels: int, dtype: torch.dtype, device: torch.devi
         return False
     if device.type != "cuda":  # the interpreter
         return True
-    properties = torch.cuda.get_device_properties(device)
+    properties: Any = torch.cuda.get_device_properties(device)  # torch's types know fewer than there are
     if (properties.major, properties.minor) < MIN_CAPABILITY:
         return False
     return shared_memory_bound(channels, dtype) <= properties.shared_memory_per_block_optin
