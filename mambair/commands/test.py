@@ -56,9 +56,7 @@ def files_of(namespace: argparse.Namespace) -> list[TestOptions]:
     arguments = run_arguments(namespace)
 
     def parse(path: Path) -> TestOptions:
-        return parse_test_options(
-            path, force_yml=arguments.force_yml, debug=arguments.debug, plugins=arguments.plugins
-        )
+        return parse_test_options(path, force_yml=arguments.force_yml, debug=arguments.debug, plugins=arguments.plugins)
 
     given = None if namespace.opt is None else parse(namespace.opt)
     if namespace.run is not None:

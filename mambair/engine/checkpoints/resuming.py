@@ -115,7 +115,7 @@ def continue_options(options: TrainOptions, start: Start) -> TrainOptions:
             options.manual_seed,
             plan["manual_seed"],
         )
-    for difference in option_differences(plan.get("options"), options):
+    for difference in option_differences(saved_options(start.path), options):
         logger.warning("the option file differs from the checkpoint's: %s", difference)
     for name, checksum in plan.get("plugins", {}).items():
         now = {plugin.name: plugin.sha256 for plugin in loaded_plugins()}.get(name)
@@ -129,14 +129,22 @@ def batch_plan(options: TrainOptions, group: ProcessGroup) -> dict[str, Any]:
     """What a checkpoint must know to go on alike: the seed, what the total batch is made of, and the plug-ins."""
     num_gpu = group.world_size if options.num_gpu == "auto" else options.num_gpu
     plugins = {plugin.name: plugin.sha256 for plugin in loaded_plugins()}
-    plan: dict[str, Any] = {"manual_seed": options.manual_seed, "num_gpu": num_gpu, "options": dump_options(options)}
-    return plan | ({"plugins": plugins} if plugins else {})
+    return {"manual_seed": options.manual_seed, "num_gpu": num_gpu} | ({"plugins": plugins} if plugins else {})
 
 
-def option_differences(saved: Any, options: TrainOptions) -> list[str]:
-    """`key: now VALUE, was VALUE` for what changes the numbers of a run; `saved` is what `batch_plan` kept."""
+def saved_options(state: Path) -> str | None:
+    """The options in effect at the last start of the run that a state belongs to; None where they are not there."""
+    kept = sorted(state.parent.parent.glob("effective_options*.yml"), key=lambda path: path.stat().st_mtime_ns)
     try:
-        before = _flat(yaml.safe_load(saved)) if isinstance(saved, str) else {}
+        return kept[-1].read_text(encoding="utf-8") if kept else None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def option_differences(saved: str | None, options: TrainOptions) -> list[str]:
+    """`key: now VALUE, was VALUE` for what changes the numbers of a run; `saved` are the earlier options as YAML."""
+    try:
+        before = {} if saved is None else _flat(yaml.safe_load(saved))
     except yaml.YAMLError:
         before = {}
     now = _flat(yaml.safe_load(dump_options(options)))
