@@ -26,6 +26,7 @@ COMMANDS = {
     "data": Command("mambair.commands.data.command:main", "check and prepare data sets"),
     "analyze": Command("mambair.commands.analyze:main", "parameters and FLOPs, receptive fields, channel activation"),
     "weights": Command("mambair.commands.weights:main", "list and fetch published weights, convert your own"),
+    "export": Command("mambair.commands.export.command:main", "networks as ONNX files, and as torch.export's"),
     "doctor": Command("mambair.commands.doctor:main", "what is installed, what works, how to fix the rest"),
     "demo": Command("mambair.commands.demo:main", "restore images on a web page of this machine"),
 }

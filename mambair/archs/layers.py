@@ -31,7 +31,7 @@ def reflect_pad(x: Tensor, height: int, width: int) -> Tensor:
     """
     for dim, padded in ((2, height), (3, width)):
         size = x.shape[dim]
-        if padded == size:
+        if padded == size and not torch.compiler.is_exporting():  # an exported file is for other sizes too
             continue
         period = max(2 * (size - 1), 1)  # a single row repeats itself
         index = torch.arange(padded, device=x.device) % period
@@ -50,7 +50,7 @@ def mirror_to_multiple(x: Tensor, multiple: int) -> Tensor:
     for dim in (2, 3):
         size = x.shape[dim]
         padded = -(-size // multiple) * multiple
-        if padded > size:
+        if torch.compiler.is_exporting() or padded > size:
             index = torch.arange(padded, device=x.device) % (2 * size)
             x = x.index_select(dim, torch.minimum(index, 2 * size - 1 - index))
     return x

@@ -49,7 +49,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--weights",
         metavar="FILE",
-        help=".pth or .safetensors file, hf://owner/repo/file, or a name of `mambair weights list`; "
+        help=".pth, .safetensors or exported .onnx file, hf://owner/repo/file, or a name of `mambair weights list`; "
         "default: those in the package, or fetched before, for --task and --noise",
     )
     add_plugin_argument(group)

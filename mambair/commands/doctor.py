@@ -46,6 +46,7 @@ EXTRAS = {
     "gradio": ("demo", "the page to try it"),
     "matplotlib": ("plots", "figures of mambair analyze"),
     "pyiqa": ("metrics", "metrics without ground truth"),
+    "onnxruntime": ("export", "ONNX files: written, checked, and restored with"),
     "wandb": ("wandb", "logging to Weights & Biases"),
 }
 

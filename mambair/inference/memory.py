@@ -67,7 +67,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     # PyTorch's CPU allocator raises a plain RuntimeError, worded differently on Linux and Windows.
-    phrases = ("can't allocate memory", "not enough memory", "out of memory")
+    phrases = ("can't allocate memory", "not enough memory", "out of memory", "Failed to allocate memory")
     return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
 
 
@@ -99,7 +99,8 @@ class TilePlan:
     Args:
         run: restores a (B, C, h, w) batch; measured on CUDA to learn the memory it takes per pixel.
         network: the network behind `run`; its attributes `in_channels` and `size_multiple` are read, and if it has them
-            `hyperparameters`, for its width.
+            `hyperparameters`, for its width, `bytes_per_channel`, what it takes on the CPU for each pixel and channel,
+            and `fixed_size`, the only (H, W) that it takes.
         device: where `run` computes.
     """
 
@@ -121,6 +122,9 @@ class TilePlan:
     def choose(self, shape: torch.Size) -> int | None:
         """Side of the tiles for a batch of `shape` (B, C, H, W): None if it fits whole, and at least MIN_TILE."""
         batch, _, height, width = shape
+        fixed_size = getattr(self._network, "fixed_size", None)
+        if fixed_size is not None:
+            return None if height <= fixed_size[0] and width <= fixed_size[1] else min(fixed_size)
         if self._surely_fits(batch * height * width):
             return None
         pixels = self.affordable_pixels()
@@ -147,7 +151,8 @@ class TilePlan:
 
     def _measure(self) -> MemoryCost:
         if self._device.type != "cuda":
-            return MemoryCost(fixed=0, per_pixel=CPU_BYTES_PER_CHANNEL * width_of(self._network))
+            per_channel = getattr(self._network, "bytes_per_channel", CPU_BYTES_PER_CHANNEL)
+            return MemoryCost(fixed=0, per_pixel=per_channel * width_of(self._network))
         peaks = []
         for side in PROBE_SIDES:
             probe = torch.zeros(1, traits_of(self._network).in_channels, side, side, device=self._device)

@@ -18,6 +18,7 @@ from mambair.inference.ensemble import self_ensemble
 from mambair.inference.graphs import GraphedForward
 from mambair.inference.image_types import group_by_size, joined, unpack_image
 from mambair.inference.memory import MIN_TILE, TilePlan, is_out_of_memory
+from mambair.inference.onnx_network import ONNX_EXTENSION, OnnxNetwork
 from mambair.inference.tiling import TileRule, restore_tiled
 from mambair.options.plugins import load_installed_plugins
 from mambair.runtime.devices import autocast_dtype
@@ -262,6 +263,20 @@ def find_device(name: str) -> torch.device:
     return device
 
 
+def open_network(path: Path, device: str, amp: str) -> tuple[nn.Module, torch.device]:
+    """The network in a file, and where PyTorch is to hand it images; ONNX Runtime runs one in an .onnx file.
+
+    Raises UserError for a file of another kind, a device that is not there, and a precision that the file cannot have.
+    """
+    if path.suffix.lower() != ONNX_EXTENSION:
+        return load_network(path), find_device(device)
+    if amp not in ("none", "auto"):
+        raise UserError(f"{path}: has the precision that it was exported in; leave --amp {amp} out, or export --fp16")
+    network = OnnxNetwork(path, device)
+    logger.info("ONNX Runtime runs %s with %s", path, network.provider)
+    return network, torch.device("cpu")
+
+
 def load_model(
     weights: str | Path | None = None,
     *,
@@ -280,10 +295,12 @@ def load_model(
     Architecture, scale and all hyperparameters are read off the weights.
 
     Args:
-        weights: a .pth or .safetensors file; `hf://owner/repo/file` on the Hugging Face Hub, which may end in
-            `@revision` and `#sha256=...`; the name of a published file that `mambair weights get` has fetched;
-            None for weights that are on this computer: those that come with the package, or were fetched before.
-        device: auto, cpu, cuda, cuda:N or mps.
+        weights: a .pth or .safetensors file; an .onnx file that `mambair export` wrote, which ONNX Runtime runs;
+            `hf://owner/repo/file` on the Hugging Face Hub, which may end in `@revision` and `#sha256=...`;
+            the name of a published file that `mambair weights get` has fetched; None for weights that are on this
+            computer: those that come with the package, or were fetched before.
+        device: auto, cpu, cuda, cuda:N or mps; for an .onnx file auto, or what this ONNX Runtime has: cpu, cuda,
+            cuda:N, directml, coreml.
         amp, compile, tile, overlap, ensemble, batch: see `Restorer`.
         task, noise: sr, denoise or jpeg, and the noise level (sigma) or JPEG quality: which of these weights, if
             `weights` is None; otherwise checked as far as the file tells.
@@ -294,8 +311,7 @@ def load_model(
     for warning in load_installed_plugins():
         logger.warning(warning)
     path = find_weights(weights, task=task, noise=noise)
-    device = find_device(str(device))
-    network = load_network(path)
+    network, device = open_network(path, str(device), amp)
     scale = traits_of(network).scale
     check_purpose(path, scale, task, noise)
     logger.info("weights: %s (%s, x%d)", path, type(network).__name__, scale)

@@ -10,7 +10,9 @@ import importlib
 import logging
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -46,6 +48,11 @@ _FLOAT64 = ("reference", "portable")
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """The type a scan computes in for inputs of `dtype`: float64 stays, everything else is float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[Any]:
+    """Where a scan computes in its own type; nothing in exported graphs, which have no autocast and cannot say so."""
+    return nullcontext() if torch.compiler.is_exporting() else torch.autocast(device_type, enabled=False)
 
 
 def backend_names() -> tuple[str, ...]:
@@ -114,6 +121,8 @@ def _choose(operator: str, device: torch.device, dtype: torch.dtype) -> str:
 
 def _resolve_name(operator: str, backend: str, device: torch.device, dtype: torch.dtype) -> str:
     origin = f"backend '{backend}'"
+    if backend == "auto" and torch.compiler.is_exporting():
+        return "portable"  # no other consists of operators that are known outside of this package
     if backend == "auto":
         backend = os.environ.get(ENVIRONMENT_VARIABLE, "auto") or "auto"
         origin = f"{ENVIRONMENT_VARIABLE}={backend}"

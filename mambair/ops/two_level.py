@@ -3,7 +3,7 @@
 A sequence of L positions is cut into M chunks of T. All chunks are scanned at once, each from an empty state: T steps.
 What a chunk leaves to the next is its last state, and what lives on of the state it began with: M steps. What each
 chunk lacked is then added: T steps. With M and T near the root of L that is three roots of L in place of L steps, and
-the states of one step, (B, G, M, N, E), are all that is held of them.
+the states of one step, (B, G, M, N, E), are all that is held of them: memory grows with L, not with L times N.
 
 Every factor is exp(delta A) for one position or for the sum of delta over a chunk; nothing is divided, so no decay is
 too strong. torch.export writes the steps as a loop (`scan`), which ONNX has as an operator.
@@ -12,57 +12,74 @@ Shapes: B batch, G groups that share B and C, E channels of a group, N states, M
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-EXPORTED_CHUNKS = 16
-"""M where the length is not known when the steps are written down: states of 16 chunks stay in a CPU's cache."""
+EXPORTED_CHUNKS = 32
+"""M in exported files, whatever the size: the states of one step then stay in a processor's cache. In ONNX Runtime two
+light blocks took 2.6 times numba's time with 16 chunks and 2.9 times with 64 (128 x 128 pixels, one busy core). On
+a GPU every step costs a start of kernels, and there are L / M of them."""
 
-Step = Callable[[Tensor, Sequence[Tensor]], tuple[Tensor, Tensor]]
-"""(state, one position's inputs) -> (next state, output)."""
+FORGOTTEN = -60.0
+"""The exponent below which nothing more is forgotten of the state that a chunk began with, of which then 1e-26 lives
+on. Smaller parts would be numbers below 1e-38, with which processors compute many times slower: a scan of 128 x 128
+pixels took twice as long."""
+
+Tensors = tuple[Tensor, ...]
+Step = Callable[[Tensors, Tensors], tuple[Tensors, Tensors]]
+"""(state, one position's inputs) -> (next state, outputs)."""
+Prepare = Callable[[Tensors], Tensors]
+"""What becomes of inputs (..., M, X) before the scan: a function of each position alone."""
 
 
 def chunk_count(length: int) -> int:
     """M, the number of chunks that a sequence of `length` positions is cut into."""
-    return math.isqrt(length) if isinstance(length, int) else EXPORTED_CHUNKS
+    return EXPORTED_CHUNKS if torch.compiler.is_exporting() else math.isqrt(length)
 
 
-def two_level_scan(delta: Tensor, input: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+def two_level_scan(prepare: Prepare, inputs: Tensors, A: Tensor) -> tuple[Tensor, Tensor]:
     """h = exp(delta A) h + input B and y = C h along chunks that follow one another.
 
-    delta, input (delta times u): (T, B, G, M, E).  A: (G, N, E).  B, C: (T, B, G, M, N).
-    Returns y (T, B, G, M, E) and the last state (B, G, N, E).
+    `prepare` makes (delta, input, B, C) of `inputs`, each (T, B, G, M, X): delta and input (delta times u) are
+    (..., M, E), B and C (..., M, N). It is called for a few positions at a time, so that what it makes is never whole.
+    A: (G, N, E). Returns y (T, B, G, M, E) and the last state (B, G, N, E).
     """
     A = A[:, None].contiguous()  # (G, 1, N, E)
 
-    def advance(state: Tensor, position: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        delta_t, input_t, B_t, C_t = position  # (B, G, M, E or N)
-        decay = torch.exp(delta_t[..., None, :] * A)  # (B, G, M, N, E)
-        state = decay * state + input_t[..., None, :] * B_t[..., None]
-        return state, C_t[..., None, :] @ state
+    def prepared(position: Tensors) -> Tensors:
+        delta, input, B, C = prepare(position)
+        return delta[..., None, :], input[..., None, :], B[..., None], C[..., None, :]
 
-    def decay(state: Tensor, position: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        delta_t, C_t = position
-        state = torch.exp(delta_t[..., None, :] * A) * state
-        return state, C_t[..., None, :] @ state
+    def advance(carried: Tensors, position: Tensors) -> tuple[Tensors, Tensors]:
+        (state, elapsed), (delta, input, B, C) = carried, position
+        state = torch.exp(delta * A) * state + input * B  # (B, G, M, N, E)
+        return (state, elapsed + delta), (C @ state, delta.clone(), C.clone())
 
-    def chain(state: Tensor, chunk: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        kept, added = chunk  # (B, G, N, E)
-        return kept * state + added, state.clone()
+    def chain(carried: Tensors, chunk: Tensors) -> tuple[Tensors, Tensors]:
+        (state,), (kept, added) = carried, chunk  # (B, G, N, E)
+        return (kept * state + added,), (state.clone(),)
 
-    _, batch, groups, chunks, channels = delta.shape
-    empty = delta.new_zeros(batch, groups, chunks, A.shape[2], channels)
-    added, y = run_steps(advance, empty, (delta, input, B, C))  # (B, G, M, N, E), (T, B, G, M, 1, E)
-    kept = torch.exp(delta.sum(dim=0)[..., None, :] * A)
-    last, starts = run_steps(chain, empty[:, :, 0], (kept.movedim(2, 0), added.movedim(2, 0)))
-    _, lacked = run_steps(decay, starts.movedim(0, 2), (delta, C))
-    return (y + lacked).squeeze(-2), last
+    def lack(carried: Tensors, position: Tensors) -> tuple[Tensors, Tensors]:
+        (elapsed,), (y, delta, C) = carried, position
+        elapsed = elapsed + delta
+        lives = torch.exp(torch.clamp(elapsed * A, min=FORGOTTEN)) * starts
+        return (elapsed,), (y + C @ lives,)
+
+    _, batch, groups, chunks, _ = inputs[0].shape
+    empty = inputs[0].new_zeros(batch, groups, chunks, *A.shape[2:])
+    beginning = empty[..., :1, :]  # (B, G, M, 1, E)
+    (added, elapsed), outputs = run_steps(advance, (empty, beginning), inputs, prepared)
+    kept = torch.exp(torch.clamp(elapsed * A, min=FORGOTTEN))
+    (last,), (starts,) = run_steps(chain, (empty[:, :, 0],), (kept.movedim(2, 0), added.movedim(2, 0)))
+    starts = starts.movedim(0, 2)
+    _, (y,) = run_steps(lack, (beginning,), outputs)
+    return y.squeeze(-2), last
 
 
-def run_steps(step: Step, state: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def run_steps(step: Step, state: Tensors, inputs: Tensors, prepare: Prepare = tuple) -> tuple[Tensors, Tensors]:
     """(last state, outputs along a new first dimension) of `step` along the first dimension of all `inputs`.
 
     Where gradients are wanted, only the states of every few steps are kept, and those between computed once more.
@@ -70,25 +87,33 @@ def run_steps(step: Step, state: Tensor, inputs: Sequence[Tensor]) -> tuple[Tens
     if torch.compiler.is_exporting():
         from torch._higher_order_ops.scan import scan
 
-        return scan(step, state.contiguous(), tuple(each.contiguous() for each in inputs))
-    length = inputs[0].shape[0]
-    stretch = math.isqrt(length)
+        def laid_out(carried: Tensors, position: Tensors) -> tuple[Tensors, Tensors]:
+            carried, outputs = step(carried, prepare(position))
+            return _contiguous(carried), outputs
+
+        return scan(laid_out, _contiguous(state), _contiguous(inputs))
+    stretch = math.isqrt(inputs[0].shape[0])
     outputs = []
     for parts in zip(*(each.split(stretch) for each in inputs), strict=True):
         if torch.is_grad_enabled():
-            state, part = checkpoint(_run_stretch, step, state, *parts, use_reentrant=False)
+            state, part = checkpoint(_run_stretch, step, state, parts, prepare, use_reentrant=False)
         else:
-            state, part = _run_stretch(step, state, *parts)
+            state, part = _run_stretch(step, state, parts, prepare)
         outputs.append(part)
-    return state, torch.cat(outputs)
+    return state, tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
 
-def _run_stretch(step: Step, state: Tensor, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+def _contiguous(tensors: Tensors) -> Tensors:
+    """Copies with the usual strides, also of dimensions of size 1: `scan` compares them before and after a step."""
+    return tuple(each.clone(memory_format=torch.contiguous_format) for each in tensors)
+
+
+def _run_stretch(step: Step, state: Tensors, inputs: Tensors, prepare: Prepare) -> tuple[Tensors, Tensors]:
     outputs = []
-    for position in zip(*(each.unbind() for each in inputs), strict=True):
+    for position in zip(*(each.unbind() for each in prepare(inputs)), strict=True):
         state, output = step(state, position)
         outputs.append(output)
-    return state, torch.stack(outputs)
+    return state, tuple(torch.stack(parts) for parts in zip(*outputs, strict=True))
 
 
 def softplus(x: Tensor) -> Tensor:

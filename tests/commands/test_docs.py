@@ -29,6 +29,7 @@ from tests.fake_hub import serve
 DOCS = PROJECT / "docs"
 RUN = ("restore.md", "weights.md", "analysis.md")
 READ = (
+    "export.md",
     "tasks.md",
     "v2.md",
     "options.md",

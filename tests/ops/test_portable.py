@@ -108,14 +108,14 @@ def test_half_precision_is_computed_in_float32() -> None:
 def test_steps_grow_with_the_root_of_the_length() -> None:
     assert [chunk_count(length) for length in (1, 2, 99, 4096, 65536)] == [1, 1, 9, 64, 256]
     steps = []
-    with mock.patch.object(two_level, "run_steps", lambda step, state, inputs: counted(steps, step, state, inputs)):
+
+    def counted(step: two_level.Step, state: two_level.Tensors, inputs: two_level.Tensors, *prepare: two_level.Prepare):
+        steps.append(len(inputs[0]))
+        return run_steps(step, state, inputs, *prepare)
+
+    with mock.patch.object(two_level, "run_steps", counted):
         selective_scan(**random_scan(torch.Generator().manual_seed(0), length=400), backend="portable")
     assert steps == [20, 20, 20]
-
-
-def counted(steps: list[int], step, state: Tensor, inputs) -> tuple[Tensor, Tensor]:
-    steps.append(len(inputs[0]))
-    return run_steps(step, state, inputs)
 
 
 def test_states_are_kept_of_few_steps_only() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mambair.ops.backends import compute_dtype
+from mambair.ops.backends import compute_dtype, without_autocast
 from mambair.ops.selective_scan.reference import selective_scan_reference
 
 
@@ -49,7 +49,7 @@ def attentive_scan_reference(
     order = token_order(tokens)
     row = torch.arange(x.shape[0], device=x.device)[:, None]
     sequence = x.to(dtype)[row, order]  # (B, L, D)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device.type):
         dt, B, C = (sequence @ x_proj_weight[0].t()).split((rank, states, states), dim=2)
         C = C + prompts[tokens]
         if policy is not None:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mambair.ops.backends import compute_dtype
+from mambair.ops.backends import compute_dtype, without_autocast
 from mambair.ops.two_level import chunk_count, softplus, two_level_scan
 
 
@@ -31,17 +31,22 @@ def selective_scan_portable(
     dtype = compute_dtype(u.dtype)
     batch, channels, length = u.shape
     groups, states = B.shape[1], A.shape[1]
-    with torch.autocast(u.device.type, enabled=False):
+    with without_autocast(u.device.type):
         u_, delta, A, B, C = (tensor.to(dtype) for tensor in (u, delta, A, B, C))
-        if delta_bias is not None:
-            delta = delta + delta_bias.to(dtype)[:, None]
-        if delta_softplus:
-            delta = softplus(delta)
+        bias = None if delta_bias is None else delta_bias.to(dtype).view(groups, 1, -1)
+
+        def prepare(position: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            u, delta, B, C = position  # (..., G, M, E or N)
+            if bias is not None:
+                delta = delta + bias
+            if delta_softplus:
+                delta = softplus(delta)
+            return delta, delta * u, B, C
+
+        sequences = (u_, delta, B.flatten(1, 2), C.flatten(1, 2))
         decays = A.view(groups, channels // groups, states).transpose(1, 2)  # (G, N, E)
-        delta_chunks, input_chunks = (_to_chunks(tensor, groups) for tensor in (delta, delta * u_))
-        B_chunks, C_chunks = (_to_chunks(tensor.flatten(1, 2), groups) for tensor in (B, C))
-        y, state = two_level_scan(delta_chunks, input_chunks, decays, B_chunks, C_chunks)
-        y = y.permute(1, 2, 4, 3, 0).reshape(batch, channels, -1)[..., :length]
+        y, state = two_level_scan(prepare, tuple(_to_chunks(each, groups) for each in sequences), decays)
+        y = y.permute(1, 2, 4, 3, 0).reshape(batch, channels, -1)[..., -length:]
         if D is not None:
             y = y + D.to(dtype)[:, None] * u_
         if z is not None:
@@ -51,9 +56,9 @@ def selective_scan_portable(
 
 
 def _to_chunks(sequence: Tensor, groups: int) -> Tensor:
-    """(B, G X, L) -> (T, B, G, M, X). The end is filled with zeros, which leave the state as it is."""
+    """(B, G X, L) -> (T, B, G, M, X). Zeros come before the first position, whose state they leave empty."""
     batch, channels, length = sequence.shape
     chunks = chunk_count(length)
     steps = (length + chunks - 1) // chunks
-    padded = F.pad(sequence, (0, chunks * steps - length))
+    padded = F.pad(sequence, (chunks * steps - length, 0))
     return padded.reshape(batch, groups, channels // groups, chunks, steps).permute(4, 0, 1, 3, 2)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mambair.ops.backends import compute_dtype
+from mambair.ops.backends import compute_dtype, without_autocast
 from mambair.ops.ss2d.reference import direction_orders
 from mambair.ops.two_level import chunk_count, softplus, two_level_scan
 
@@ -34,23 +34,31 @@ def ss2d_scan_portable(
     batch, height, width, channels = x.shape
     rank, states = dt_projs_weight.shape[2], A_logs.shape[1]
     A = -torch.exp(A_logs).view(directions, channels, states).transpose(1, 2)  # (K, N, D)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device.type):
         pixels = x.to(dtype).reshape(batch * height * width, channels)
-        # A pixel's projections do not depend on the order of the pixels.
-        projected = torch.matmul(pixels, x_proj_weight.transpose(1, 2))  # (K, B L, R + 2N)
-        dt, B, C = projected.split((rank, states, states), dim=2)
-        delta = softplus(torch.matmul(dt, dt_projs_weight.transpose(1, 2)) + dt_projs_bias[:, None])  # (K, B L, D)
         visited, positions = _places(batch, height, width, directions, x.device)
-        delta, input, B, C = (each.flatten(0, 1)[visited] for each in (delta, delta * pixels, B, C))
-        y, _ = two_level_scan(delta, input, A, B, C)  # (T, B, K, M, D)
-        y = y.flatten(0, 3)[positions].sum(dim=1) + Ds.view(directions, channels).sum(dim=0) * pixels
+        weights, dt_weights = x_proj_weight.transpose(1, 2), dt_projs_weight.transpose(1, 2)
+
+        def prepare(position: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            (u,) = position  # (..., K, M, D)
+            dt, B, C = (u @ weights).split((rank, states, states), dim=-1)
+            delta = softplus(dt @ dt_weights + dt_projs_bias[:, None])
+            return delta, delta * u, B, C
+
+        y, _ = two_level_scan(prepare, (_rows(pixels, visited),), A)  # (T, B, K, M, D)
+        y = _rows(y.flatten(0, 3), positions).sum(dim=1) + Ds.view(directions, channels).sum(dim=0) * pixels
     return y.view(batch, height, width, channels).to(x.dtype)
 
 
-def _places(batch: int, height: int, width: int, directions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where the scan's inputs are found among all directions' pixels, and each pixel's outputs in the scan.
+def _rows(source: Tensor, numbers: Tensor) -> Tensor:
+    """(rows, X) and numbers (...) -> (..., X); written so that it is exported as Gather, which copies whole rows."""
+    return source.index_select(0, numbers.flatten()).view(*numbers.shape, -1)
 
-    Returns (T, B, K, M) numbers of rows of (K B L, ...), and (B L, K) numbers of rows of (T B K M, ...). Behind the
+
+def _places(batch: int, height: int, width: int, directions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Which pixels the scan visits, and where each pixel's outputs are in the scan's.
+
+    Returns (T, B, K, M) numbers of rows of (B L, ...), and (B L, K) numbers of rows of (T B K M, ...). Behind the
     last position, where L is no multiple of M, the first pixel is visited again: nothing that counts comes after it.
     """
     length = height * width
@@ -59,20 +67,20 @@ def _places(batch: int, height: int, width: int, directions: int, device: torch.
     direction = torch.arange(directions, device=device)
     image = torch.arange(batch, device=device)
     orders = direction_orders(height, width, directions, device)  # (K, L)
-    orders = F.pad(orders, (0, chunks * steps - length)).view(directions, chunks, steps).permute(2, 0, 1)[:, None]
-    visited = orders + length * (image[:, None] + batch * direction)[:, :, None]
+    orders = F.pad(orders, (0, chunks * steps - length)).view(directions, chunks, steps).permute(2, 0, 1)
+    visited = orders[:, None] + length * image[:, None, None]  # (T, B, K, M)
 
-    # The position of pixel (i, j) in column order is that of (j, i) in row order of the transposed image.
-    position = _inverse_orders(height, width, directions, device)  # (K, L)
-    chunk, step = position // steps, position % steps
-    row = ((step * batch + image[:, None, None]) * directions + direction[:, None]) * chunks + chunk  # (B, K, L)
-    return visited, row.transpose(1, 2).reshape(-1, directions)
+    rows = torch.arange(steps, device=device) * (batch * directions * chunks)
+    rows = (torch.arange(chunks, device=device)[:, None] + rows).flatten()  # of each position, for the first direction
+    rows = rows[_inverse_orders(height, width, directions, device)] + chunks * direction[:, None]  # (K, L)
+    return visited, (rows + directions * chunks * image[:, None, None]).transpose(1, 2).reshape(-1, directions)
 
 
 def _inverse_orders(height: int, width: int, directions: int, device: torch.device) -> Tensor:
     """(K, L): for each direction, at which position it visits each pixel."""
     last = height * width - 1
     rows = torch.arange(height * width, device=device)
+    # The position of pixel (i, j) in column order is that of (j, i) in row order of the transposed image.
     columns = rows.view(width, height).t().reshape(-1)
     positions = {1: (rows,), 2: (rows, last - rows), 4: (rows, columns, last - rows, last - columns)}
     return torch.stack(positions[directions])
