@@ -98,16 +98,11 @@ def shrink(path: Path) -> None:
     write_image(path, np.zeros((8, 8, 3), np.uint8))
 
 
-def make_gray(path: Path) -> None:
-    write_image(path, np.zeros((64, 64, 1), np.uint8))
-
-
 @pytest.mark.parametrize(
     ("damage", "image", "part"),
     [
         (corrupt, "photos/HR/coffee.png", "coffee.png"),
         (shrink, "photos/LR/coffeex2.png", "8x8 pixels do not fit its ground truth of 64x64 at scale 2"),
-        (make_gray, "photos/HR/coffee.png", "is a gray image where colour is expected"),
         (Path.unlink, "photos/LR/coffeex2.png", "no partner 'coffeex2'"),
         (shrink, "held_out/LR/coffeex2.png", "do not fit its ground truth"),
     ],
