@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import mambair
+from mambair.commands.arguments import load_named_plugins
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.commands.restore.run import make_folder
 from mambair.errors import UserError
+from mambair.options import add_plugin_argument
 from mambair.runtime.files import FileMark, sha256_of, write_unless_changed
 from mambair.runtime.log_setup import console, setup_logging
 from mambair.weights.published import PUBLISHED
@@ -70,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--fp16", action="store_true", help="weights and most of the work in half precision")
     parser.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
+    add_plugin_argument(parser)
     return parser
 
 
@@ -84,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     earlier = FileMark.of(target)
     if earlier is not None and not arguments.overwrite:
         raise UserError(f"{target}: exists; pass --overwrite to replace it")
+    load_named_plugins(arguments)
     source = find_weights(arguments.weights)
     make_folder(target.parent)
     # Imports PyTorch, which takes seconds.

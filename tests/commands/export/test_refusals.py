@@ -34,6 +34,13 @@ def test_arguments_are_refused_before_anything_is_read(small_weights: Path, tmp_
     assert (tmp_path / "there.onnx").read_text() == "mine"
 
 
+def test_a_plugin_is_loaded_before_the_weights(small_weights: Path, tmp_path: Path, capsys) -> None:
+    plugin = tmp_path / "my_network.py"
+    plugin.write_text("raise RuntimeError('loaded')\n")
+    line = refusal([str(small_weights), "-o", str(tmp_path / "a.onnx"), "--plugin", str(plugin)], capsys)
+    assert "my_network.py" in line and "loaded" in line and not (tmp_path / "a.onnx").exists()
+
+
 def test_random_routing_is_refused() -> None:
     options = {"type": "MambaIRv2Light", "embed_dim": 8, "depths": [1], "num_heads": [2], "window_size": 4}
     with pytest.raises(UserError, match="gumbel draws tokens at random"):
