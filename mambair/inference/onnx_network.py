@@ -30,7 +30,7 @@ PROVIDERS = {
 }
 
 BYTES_PER_CHANNEL = 256
-"""Growth of the peak memory per input pixel and channel of the body in ONNX Runtime on the CPU, rounded up."""
+"""Bytes of memory per input pixel and channel of the body, by which tiles are chosen: an estimate, not measured."""
 
 
 def runtime_reason() -> str | None:
