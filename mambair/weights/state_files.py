@@ -126,7 +126,10 @@ def _only_weights_in(file: BinaryIO, path: Path) -> BinaryIO | None:
             if archive.getinfo(weights[0]).file_size > _LARGEST_MEMBER:
                 raise UserError(f"weights {path}: this is a ZIP archive of a very large file; unpack it first")
             return io.BytesIO(archive.read(weights[0]))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, struct.error) as error:
+    except (
+        *(zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error, struct.error),
+        UnicodeDecodeError,  # of a damaged name
+    ) as error:
         if "password" in str(error):
             raise UserError(f"weights {path}: this is a ZIP archive with a password; unpack it first") from None
         return None

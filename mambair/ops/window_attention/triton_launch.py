@@ -23,7 +23,9 @@ _SHARES = 128
 
 def shared_memory_bound(channels: int, dtype: torch.dtype) -> int:
     """Bytes of the memory that a program's warps share, which no kernel here takes more than."""
-    return (36 + 5 * padded_channels(channels) // 2) * 1024 * dtype.itemsize // 2
+    half = (36 + 5 * padded_channels(channels) // 2) * 1024
+    # Products of fp32 keep both parts of each number.
+    return half if dtype.itemsize == 2 else 3 * half
 
 
 def padded_channels(channels: int) -> int:
