@@ -1,6 +1,6 @@
 """Restore a photo with a file of `mambair export`, in tiles, with NumPy, Pillow and onnxruntime alone.
 
-python examples/restore_onnx.py model.onnx photo.jpg restored.png
+Arguments: model.onnx photo.jpg restored.png
 """
 
 import sys

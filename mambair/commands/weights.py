@@ -14,7 +14,6 @@ from pathlib import Path
 from rich.progress import Progress
 from rich.table import Table
 
-from mambair.archs.network import traits_of
 from mambair.commands.arguments import load_named_plugins, positive_argument
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
 from mambair.errors import UserError
@@ -162,6 +161,7 @@ def convert_weights(arguments: argparse.Namespace) -> None:
     """Write a network's weights as safetensors; options, task and noise go into the file's metadata."""
     from safetensors.torch import save
 
+    from mambair.archs.network import traits_of
     from mambair.weights.loading import load_network, network_options
     from mambair.weights.state_files import METADATA_KEY
 

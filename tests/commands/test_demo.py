@@ -139,4 +139,5 @@ def test_the_page_in_a_browser(browser: Browser, deep_photo: Path, tmp_path: Pat
         assert "photo_restored" in browser.wait_for("document.querySelector('#download a')?.href")
     finally:
         page.close()
-    assert read_photo(tmp_path / "photo_restored.png").pixels.shape == (40, 60, 4)
+    (result,) = tmp_path.glob("*/photo_restored.png")
+    assert read_photo(result).pixels.shape == (40, 60, 4)

@@ -19,14 +19,15 @@ from mambair.options.yaml_reader import parse_value
 from tests.commands.documented import PROJECT, blocks, commands, environment
 
 PAGE = PROJECT / "docs" / "extending.md"
+EXPORT_PAGE = PROJECT / "docs" / "export.md"
 EXAMPLES = PROJECT / "examples"
 
 pytestmark = pytest.mark.usefixtures("plugins_forgotten")
 
 
-def printed_files() -> dict[str, str]:
-    """The files that the page prints, by name."""
-    found = re.findall(r"^<!-- examples/(\S+) -->\n```\w+\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+def printed_files(page: Path = PAGE) -> dict[str, str]:
+    """The files that a page prints, by name."""
+    found = re.findall(r"^<!-- examples/(\S+) -->\n```\w+\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S)
     return dict(found)
 
 
@@ -42,9 +43,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_page_prints_the_examples() -> None:
+def test_the_pages_print_the_examples() -> None:
     files = {path.name: path.read_text(encoding="utf-8") for path in EXAMPLES.iterdir() if path.is_file()}
-    assert printed_files() == files
+    assert printed_files() | printed_files(EXPORT_PAGE) == files
 
 
 def run(command: str, folder: Path) -> None:
