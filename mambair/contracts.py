@@ -115,11 +115,15 @@ class Augmentation(Protocol):
         ...
 
 
-class RandomNormals(Protocol):
-    """What draws noise: NumPy's Generator, or RandomState for the fixed stream of the test protocol."""
+class RandomNumbers(Protocol):
+    """What draws noise and strengths: NumPy's Generator, or RandomState for the fixed stream of the test protocol."""
 
     def normal(self, loc: float, scale: float, size: "tuple[int, ...]") -> "np.ndarray":
         """Normally distributed float64 numbers."""
+        ...
+
+    def uniform(self, low: float, high: float) -> float:
+        """A number that is evenly distributed from `low` to `high`."""
         ...
 
 
@@ -148,6 +152,6 @@ class Degradation(Protocol):
         """Pixels around a part that influence it."""
         ...
 
-    def __call__(self, image: "np.ndarray", rng: RandomNormals) -> "np.ndarray":
+    def __call__(self, image: "np.ndarray", rng: RandomNumbers) -> "np.ndarray":
         """(H, W, C) integer pixels to (H/scale, W/scale, C) integer pixels or floats in [0, 1]."""
         ...

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mambair.data import blind  # noqa: F401 (registers its degradations)
 from mambair.data.image_sources import ImageEntry
 from mambair.data.paired_dataset import PairedImageDataset
 from mambair.data.pairing import Pair, Problem, Requirements, check_pairs, list_entries, pair_images

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mambair.contracts import Degradation, RandomNormals
+from mambair.contracts import Degradation, RandomNumbers
 from mambair.data.transforms import Window
 from mambair.imaging.jpeg import jpeg_compress
 from mambair.imaging.pixels import to_float, to_uint8
@@ -29,7 +29,7 @@ class GaussianNoise:
     alignment: ClassVar[int] = 1
     margin: ClassVar[int] = 0
 
-    def __call__(self, image: np.ndarray, rng: RandomNormals) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: RandomNumbers) -> np.ndarray:
         """The image as float32 in about [0, 1], with noise."""
         noise = rng.normal(0, self.sigma / 255, image.shape)
         return (to_float(image) + noise[:, :, ::-1]).astype(np.float32)
@@ -46,7 +46,7 @@ class JpegArtifacts:
     alignment: ClassVar[int] = 16
     margin: ClassVar[int] = 2
 
-    def __call__(self, image: np.ndarray, rng: RandomNormals) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: RandomNumbers) -> np.ndarray:
         """The image after compression, uint8; `rng` is not used."""
         return jpeg_compress(to_uint8(image), self.quality)
 
@@ -68,7 +68,7 @@ class BicubicReduction:
         """Half the antialiased kernel's support."""
         return 2 * self.scale
 
-    def __call__(self, image: np.ndarray, rng: RandomNormals) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: RandomNumbers) -> np.ndarray:
         """The reduced image; `rng` is not used."""
         return imresize(image, 1 / self.scale)
 
@@ -84,7 +84,7 @@ class Degradations:
             self.margin += step.margin * self.scale
             self.scale *= step.scale
 
-    def __call__(self, image: np.ndarray, rng: RandomNormals) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: RandomNumbers) -> np.ndarray:
         """The image after all of them."""
         for step in self.steps:
             image = step(image, rng)
@@ -92,7 +92,7 @@ class Degradations:
 
 
 def degrade_window(
-    image: np.ndarray, window: Window, degradation: Degradation, rng: RandomNormals
+    image: np.ndarray, window: Window, degradation: Degradation, rng: RandomNumbers
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut `window` (which lies on multiples of the scale) and degrade it as it would be within the whole image.
 

@@ -3,11 +3,13 @@
 import cv2
 import numpy as np
 
+_SAMPLING = {False: cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, True: cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444}
 
-def jpeg_compress(image: np.ndarray, quality: int) -> np.ndarray:
+
+def jpeg_compress(image: np.ndarray, quality: int, *, full_chroma: bool = False) -> np.ndarray:
     """Compress and decompress a uint8 HxWx3 (RGB) or HxWx1 (gray) image by JPEG at `quality` 1 to 100.
 
-    Colour uses the usual 4:2:0 chroma subsampling; the result has the input's shape.
+    Colour uses the usual 4:2:0 chroma subsampling, with `full_chroma` 4:4:4; the result has the input's shape.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
         raise ValueError(f"expected a uint8 image of shape (H, W, 1) or (H, W, 3), got {image.dtype} {image.shape}")
@@ -15,7 +17,10 @@ def jpeg_compress(image: np.ndarray, quality: int) -> np.ndarray:
         raise ValueError(f"expected a JPEG quality from 1 to 100, got {quality}")
     color = image.shape[2] == 3
     source = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if color else np.ascontiguousarray(image)
-    written, data = cv2.imencode(".jpg", source, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])
+    settings = [cv2.IMWRITE_JPEG_QUALITY, int(quality)]
+    if color:
+        settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLING[full_chroma]]
+    written, data = cv2.imencode(".jpg", source, settings)
     if not written:
         raise ValueError(f"OpenCV cannot compress an image of shape {image.shape} as JPEG")
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR if color else cv2.IMREAD_GRAYSCALE)

@@ -40,7 +40,7 @@ def build_pair_maker(options: TrainOptions) -> PairMaker | None:
     gt_size = options.gt_size or dataset.gt_size
     if gt_size is None or gt_size % options.scale:
         raise UserError(f"{options.where('gt_size')}: must be given, as a multiple of scale {options.scale}")
-    return PairMaker(options.scale, gt_size, options.queue_size, *_rounds(options))
+    return PairMaker(options.scale, gt_size, options.queue_size, *_rounds(options), sharpened=options.lq_usm)
 
 
 def _rounds(options: TrainOptions) -> tuple[RoundSettings, RoundSettings]:

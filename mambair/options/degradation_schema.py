@@ -119,6 +119,8 @@ class DegradationFields(Section):
     """Side of the ground-truth patch cut after the degradation; the data set's gt_size if left out."""
     queue_size: Positive = 180
     """Pairs kept to mix degradations within a batch; a multiple of the batch size."""
+    lq_usm: Flag = True
+    """Make the low-quality images of sharpened ground truth, as published; false takes it as it is."""
     l1_gt_usm: Flag = True
     """Compare with sharpened ground truth in the pixel loss."""
     percep_gt_usm: Flag = True

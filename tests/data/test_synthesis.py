@@ -9,7 +9,7 @@ import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mambair.contracts import RandomNormals
+from mambair.contracts import RandomNumbers
 from mambair.data.builders import BuildContext, build_dataset
 from mambair.data.synthesis import BicubicReduction, Degradations, GaussianNoise, JpegArtifacts, degrade_window
 from mambair.data.transforms import Window
@@ -138,7 +138,7 @@ class BoxBlur:
 
     scale, alignment, margin = 1, 1, 1
 
-    def __call__(self, image: np.ndarray, rng: RandomNormals) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: RandomNumbers) -> np.ndarray:
         return cv2.blur(image, (3, 3), borderType=cv2.BORDER_REPLICATE)
 
 
@@ -161,7 +161,7 @@ def test_degradations_that_do_not_fit(degradation: Any, expected: str, plugins_f
     class Careless:
         scale = 2
 
-        def __call__(self, image: np.ndarray, rng: RandomNormals) -> np.ndarray:
+        def __call__(self, image: np.ndarray, rng: RandomNumbers) -> np.ndarray:
             return image[::2, ::2]
 
     context = BuildContext(lambda key: key, "datasets.train", scale=2, training=True)

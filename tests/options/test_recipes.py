@@ -243,6 +243,7 @@ def test_figures_of_the_second_order_degradation() -> None:
         "jpeg_range2": [30, 95],
         "gt_size": 256,
         "queue_size": 180,
+        "lq_usm": True,
         "l1_gt_usm": True,
         "percep_gt_usm": True,
         "gan_gt_usm": False,

@@ -28,8 +28,10 @@ class PairMaker:
         queue_size: int = 180,
         first: RoundSettings = FIRST_ROUND,
         second: RoundSettings = SECOND_ROUND,
+        sharpened: bool = True,
     ) -> None:
         assert gt_size % scale == 0
+        self.sharpened = sharpened
         self.scale = scale
         self.gt_size = gt_size
         self.first = first
@@ -41,13 +43,13 @@ class PairMaker:
         """Ground truth (B, 3, g, g) and low quality (B, 3, g/scale, g/scale), g = gt_size, both on the 255 grid.
 
         `batch` holds `gt` (B, 3, H, W) in [0, 1] and the kernels `kernel1`, `kernel2`, `sinc_kernel` (B, k, k). The
-        low-quality images come from the sharpened ground truth, as Real-ESRGAN makes them; the ground truth
-        itself is returned unsharpened.
+        low-quality images come from the sharpened ground truth, as Real-ESRGAN makes them, unless `sharpened` is false;
+        the ground truth itself is returned unsharpened.
         """
         gt = batch["gt"]
         kernels = BatchKernels(batch["kernel1"], batch["kernel2"], batch["sinc_kernel"])
         draws = Draws(rng, gt.device)
-        lq = degrade(sharpen(gt), kernels, self.scale, draws, self.first, self.second)
+        lq = degrade(sharpen(gt) if self.sharpened else gt, kernels, self.scale, draws, self.first, self.second)
         gt, lq = crop_pair(gt, lq, self.gt_size, self.scale, rng)
         return self.queue.exchange(gt, lq, rng)
 

@@ -48,6 +48,23 @@ SECOND_ROUND = RoundSettings(
     poisson=(0.05, 2.5),
 )
 
+MODERATE_FIRST_ROUND = RoundSettings(
+    resize_odds=(0.1, 0.5, 0.4),
+    resize=(0.5, 1.2),
+    noise=(0.0, 15.0),
+    poisson=(0.05, 1.5),
+    jpeg=(50.0, 95.0),
+)
+"""What photos have gone through that were scanned, sent and stored, rather than spoilt: half of what is published."""
+MODERATE_SECOND_ROUND = RoundSettings(
+    blur_odds=0.4,
+    resize_odds=(0.1, 0.3, 0.6),
+    resize=(0.6, 1.1),
+    noise=(0.0, 10.0),
+    poisson=(0.05, 1.0),
+    jpeg=(40.0, 95.0),
+)
+
 
 @dataclass(frozen=True)
 class BatchKernels:

@@ -5,8 +5,10 @@ import torch
 from mambair.data.degradations.blur_kernels import KernelDistribution
 from mambair.data.degradations.pair_maker import PairMaker, crop_pair
 from mambair.data.degradations.pair_queue import PairQueue
+from mambair.data.degradations.second_order import RoundSettings
 
 CPU = torch.device("cpu")
+NOISELESS = RoundSettings(blur_odds=0, resize=(1, 1), gaussian_odds=1, noise=(0, 0), jpeg=(100, 100))
 
 
 def numbered(start: int, count: int) -> torch.Tensor:
@@ -71,7 +73,7 @@ def batch_of(count: int, side: int, seed: int) -> dict:
     return {"gt": gt, **kernels}
 
 
-@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("scale", [1, 2, 4])
 def test_pairs_and_resume(scale):
     maker = PairMaker(scale, gt_size=48, queue_size=4)
     for seed in range(2):
@@ -85,3 +87,15 @@ def test_pairs_and_resume(scale):
     for (gt, lq), (gt_resumed, lq_resumed) in zip(maker_pairs, resumed_pairs, strict=True):
         assert torch.equal(lq, lq_resumed)
         assert torch.equal(gt, gt_resumed)
+
+
+def test_the_source_may_be_left_unsharpened():
+    """The truth is never sharpened here; without lq_usm the partner of an image is made of what the truth shows."""
+    batch = batch_of(1, 64, 0)
+    batch["gt"] = (batch["gt"] > 0.5).float().clamp(0.2, 0.8)
+    pairs = [
+        PairMaker(1, 48, 4, NOISELESS, NOISELESS, sharpened=sharpened).make(dict(batch), np.random.default_rng(0))
+        for sharpened in (True, False)
+    ]
+    assert torch.equal(pairs[0][0], pairs[1][0])
+    assert pairs[1][1].std() < 0.97 * pairs[0][1].std()
