@@ -1,0 +1,121 @@
+"""The recipes of docs/networks.md: what is alike in all, what they learn from, and that tests fit their training."""
+
+from pathlib import Path
+
+import pytest
+
+from mambair.archs import build_network
+from mambair.data.degradations.single_image import STRENGTHS
+from mambair.models.real_sr_model import _rounds
+from mambair.options import TrainOptions, parse_test_options, parse_train_options
+
+RECIPES = Path(__file__).resolve().parents[2] / "options"
+SCALES = {"x2": 2, "x3": 3, "x4": 4, "denoise": 1, "jpeg": 1, "photo_x1": 1, "photo_x4": 4}
+FINE_TUNED = ("x3", "x4")
+PHOTO = ("photo_x1", "photo_x4")
+PATCH = 64
+"""Sides of the low-quality patches: with 32 of them a step costs what the light x2 network's does."""
+
+
+def recipe(name: str) -> TrainOptions:
+    return parse_train_options(RECIPES / "train" / f"{name}.yml")
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_all_are_trained_alike(name: str) -> None:
+    options, light = recipe(name), recipe("lightSR_x2_BSD400")
+    train, total = options.train, 8000 if name in FINE_TUNED else 15_000
+    assert options.name == name and options.scale == SCALES[name] and options.source.warnings == ()
+    milestones = [total * fall // light.train.total_iter for fall in light.train.scheduler["milestones"]]
+    assert train.total_iter == total and train.scheduler == {**light.train.scheduler, "milestones": milestones}
+    assert train.optim_g == light.train.optim_g and train.pixel_opt == light.train.pixel_opt
+    assert (train.ema_decay, train.ema_warmup, train.amp) == (0.999, True, "auto")
+    for world_size in (1, 2, 4):
+        (stage,) = options.stages(world_size)
+        assert (stage.total_batch, stage.gt_size) == (32, PATCH * options.scale)
+    dataset = options.datasets["train"]
+    assert [root.as_posix() for root in dataset.dataroot_gt] == ["datasets/BSD400/HR", "datasets/photos/HR"]
+    assert dataset.use_hflip and dataset.use_rot
+    assert [term.type for term in train.losses] == (["FourierLoss"] if name in PHOTO else [])
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_networks_are_the_light_one_of_their_scale(name: str) -> None:
+    scale = SCALES[name]
+    network = recipe(name).network_g
+    light = {**recipe("lightSR_x2_BSD400").network_g, "upscale": scale}
+    if scale == 1:
+        light |= {"upsampler": "", "local_block": "light_cab"}
+    assert network == light
+    count = sum(parameter.numel() for parameter in build_network(network).parameters())
+    assert 850_000 < count < 1_200_000
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_x3_and_x4_take_x2_s_averaged_weights_but_for_the_head(name: str) -> None:
+    path = recipe(name).path
+    if name in FINE_TUNED:
+        assert path.pretrain_network_g == Path(f"experiments/x2/models/net_g_{recipe('x2').train.total_iter}.pth")
+        assert path.param_key_g == "params_ema" and not path.strict_load_g
+    else:
+        assert path.pretrain_network_g is None
+
+
+def test_what_the_blind_networks_learn_from_is_drawn_and_validation_is_not() -> None:
+    for name, drawn, fixed in (
+        ("denoise", {"type": "RandomGaussianNoise", "sigma": [0, 55], "clip_odds": 0.5}, [15, 25, 50]),
+        ("jpeg", {"type": "RandomJpeg", "quality": [10, 95], "full_chroma_odds": 0.5}, [10, 20, 40]),
+    ):
+        sections = dict(recipe(name).datasets)
+        assert sections.pop("train").degradation == [drawn]
+        levels = [section.noise if name == "denoise" else section.quality for section in sections.values()]
+        assert levels == fixed
+        assert all(section.color == ("rgb" if name == "jpeg" else None) for section in sections.values())
+
+
+@pytest.mark.parametrize("name", PHOTO)
+def test_photo_spells_the_moderate_degradation_out(name: str) -> None:
+    options = recipe(name)
+    moderate = STRENGTHS["moderate"]
+    assert options.model_type == "RealESRNetModel"
+    assert _rounds(options) == (moderate.first, moderate.second)
+    keys = options.datasets["train"].kernel_options()
+    assert keys.pop("final_sinc_prob") == moderate.final_sinc_odds
+    for suffix, kernels in (("", moderate.first_kernels), ("2", moderate.second_kernels)):
+        own = {key.removesuffix("2"): value for key, value in keys.items() if key.endswith("2") == bool(suffix)}
+        assert own == {
+            "blur_kernel_size": kernels.size,
+            "kernel_list": list(kernels.kinds),
+            "kernel_prob": list(kernels.odds),
+            "sinc_prob": kernels.sinc_odds,
+            "blur_sigma": list(kernels.sigma),
+            "betag_range": list(kernels.beta_gaussian),
+            "betap_range": list(kernels.beta_plateau),
+        }
+    assert not options.lq_usm and not options.l1_gt_usm, "a clean photo is to stay as it is"
+    assert options.queue_size % 32 == 0
+
+
+TESTED = {
+    "sr": ["Set5", "Set14", "B100", "Urban100"],
+    "denoise": [f"{name}_sigma{sigma}" for name in ("CBSD68", "Kodak24", "McMaster") for sigma in (15, 25, 50)],
+    "jpeg": [f"{name}_q{quality}" for name in ("LIVE1", "classic5") for quality in (10, 20, 30, 40)],
+    "photo": ["Set5", "McMaster", "RealSRSet"],
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_tests_fit_their_training(name: str) -> None:
+    trained, options = recipe(name), parse_test_options(RECIPES / "test" / f"{name}.yml")
+    assert options.source.warnings == () and options.name == name and options.scale == SCALES[name]
+    assert options.network_g == trained.network_g
+    assert options.path.pretrain_network_g == Path(f"experiments/{name}/models/net_g_{trained.train.total_iter}.pth")
+    assert options.path.param_key_g == "params_ema"
+    assert options.val.metrics == trained.val.metrics
+    sets = options.evaluation_datasets()
+    assert list(sets) == TESTED["sr" if name.startswith("x") else name.partition("_")[0]]
+    for label, section in sets.items():
+        if "_sigma" in label:
+            assert label.endswith(f"_sigma{section.noise:g}")
+        if "_q" in label:
+            assert label.endswith(f"_q{section.quality}") and section.color == "rgb"
