@@ -28,7 +28,7 @@ class SelectiveScan(nn.Module):
         self.Ds = nn.Parameter(torch.empty(channels))
         init_scan_parameters(self)
 
-    def forward(self, x: Tensor, tokens: Tensor, policy: Tensor, prompts: Tensor) -> Tensor:
+    def forward(self, x: Tensor, tokens: Tensor, policy: Tensor | None, prompts: Tensor) -> Tensor:
         return attentive_scan(
             x,
             tokens,
@@ -73,11 +73,12 @@ class ASSM(nn.Module):
         return self.out_proj(self.out_norm(y.view(batch, height, width, self.d_inner)))
 
 
-def route_by(logits: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
+def route_by(logits: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """(token of each place (B, L), probabilities (B, L, T)) from the router's logits (B, L, T).
 
+    Probabilities only carry gradients: where none are asked for, they are None.
     `noise`, (B, L, T) exponentially distributed, makes the choice a draw from the probabilities of the logits (the
     Gumbel-max trick), and the probabilities those of the Gumbel-softmax at temperature 1; None takes the likeliest.
     """
     scores = logits.float() if noise is None else logits.float() - noise.log()
-    return scores.argmax(dim=-1), F.softmax(scores, dim=-1)
+    return scores.argmax(dim=-1), F.softmax(scores, dim=-1) if torch.is_grad_enabled() else None

@@ -200,6 +200,16 @@ def positive_part(typing_context, value):
 
 
 @intrinsic
+def maximum(typing_context, left, right):
+    """The larger value in each lane; where one is NaN, the other."""
+
+    def codegen(context, builder, signature, arguments):
+        return _call(builder, "maxnum", list(arguments))
+
+    return vector(vector, vector), codegen
+
+
+@intrinsic
 def absolute(typing_context, value):
     """|value|"""
 

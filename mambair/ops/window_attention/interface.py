@@ -28,8 +28,9 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window_size: int, shift: i
         bias_table: ((2w - 1)^2, h).  shift: 0 <= shift < w.
 
     Returns (B, H, W, C), contiguous, in qkv's type, in the places of the queries. Gradients reach both tensors.
-    Where the scan runs on Triton, so does this, for windows of at most 256 pixels on GPUs with room; elsewhere, and for
-    float64, it is PyTorch's scaled_dot_product_attention. Raises UserError for arguments that do not fit.
+    Where the scan runs on Numba, so does this, in float32; where on Triton, for windows of at most 256 pixels on GPUs
+    with room. Elsewhere, and for float64, it is PyTorch's scaled_dot_product_attention. Raises UserError for arguments
+    that do not fit.
     """
     _check(qkv, bias_table, window_size, shift)
     channels = qkv.shape[3] // (3 * bias_table.shape[1])
@@ -39,9 +40,14 @@ def window_attention(qkv: Tensor, bias_table: Tensor, window_size: int, shift: i
 
 def _choose(device_type: str, device_index: int | None, dtype: torch.dtype, window_size: int, channels: int) -> str:
     """Key in _FUNCTIONS for tensors of this device and type: what can run the scan's kernels can run these."""
-    if find_backend("attentive_scan", "auto", device_type, device_index, dtype) != "attentive_scan_triton":
+    backend = find_backend("attentive_scan", "auto", device_type, device_index, dtype)
+    # Modules are imported when they are first needed: neither numba nor Triton need be installed.
+    if backend == "attentive_scan_numba":
+        module = importlib.import_module("mambair.ops.window_attention.numba_cpu")
+        _FUNCTIONS["numba"] = module.window_attention_numba
+        return "numba"
+    if backend != "attentive_scan_triton":
         return "reference"
-    # Imported when it is first needed: Triton need not be installed.
     module = importlib.import_module("mambair.ops.window_attention.triton_cuda")
     _FUNCTIONS["triton"] = module.window_attention_triton
     device = torch.device(device_type, device_index or 0)

@@ -5,7 +5,19 @@ import pytest
 from numba import njit
 
 from mambair.ops.cpu import simd
-from mambair.ops.cpu.simd import LANES, broadcast, exp2, fma, lane_sum, load, positive_part, sigmoid, softplus, store
+from mambair.ops.cpu.simd import (
+    LANES,
+    broadcast,
+    exp2,
+    fma,
+    lane_sum,
+    load,
+    maximum,
+    positive_part,
+    sigmoid,
+    softplus,
+    store,
+)
 
 SPECIAL = [-math.inf, -1e30, -200.0, -127.0, 0.0, 128.0, 1e30, math.inf, math.nan]
 
@@ -69,6 +81,14 @@ def test_lane_sum_and_operators() -> None:
     values = np.arange(-8.0, 8.0)
     expected = (2 * values + values.sum()) / 4 - np.maximum(values, 0) + values**2
     np.testing.assert_allclose(apply(combine, values), expected)
+
+
+def test_maximum_passes_over_nan() -> None:
+    @njit(error_model="numpy")
+    def most(x):
+        return maximum(x, broadcast(-3.0))
+
+    np.testing.assert_array_equal(apply(most, SPECIAL), np.fmax(np.float32(SPECIAL), -3))
 
 
 def test_transpose_moves_exactly_one_tile() -> None:

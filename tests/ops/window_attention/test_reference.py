@@ -1,4 +1,4 @@
-"""window_attention on the CPU against its definition; what is refused."""
+"""window_attention on the CPU, by PyTorch and by the compiled kernels, against its definition; what is refused."""
 
 import pytest
 import torch
@@ -8,11 +8,14 @@ from mambair.ops import window_attention
 from tests.ops.cases import gradients, leaves, relative_error
 from tests.ops.window_attention.cases import by_definition, random_attention
 
+BACKENDS = [("auto", torch.float64, 1e-12), ("portable", torch.float32, 2e-5), ("numba", torch.float32, 2e-5)]
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+
+@pytest.mark.parametrize(("backend", "dtype", "tolerance"), BACKENDS)
 @pytest.mark.parametrize("shift", [0, 1, 2])
 @pytest.mark.parametrize("sizes", [{}, {"batch": 2, "height": 3, "width": 3, "heads": 1, "channels": 5}], ids=str)
-def test_output_and_every_gradient(dtype, tolerance, shift, sizes):
+def test_output_and_every_gradient(backend, dtype, tolerance, shift, sizes, monkeypatch):
+    monkeypatch.setenv("MAMBAIR_SCAN_BACKEND", backend)
     generator = torch.Generator().manual_seed(0)
     arguments = random_attention(generator, **sizes)
     exact, inputs = leaves(arguments, torch.float64), leaves(arguments, dtype)
