@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mambair.options import add_plugin_argument
 from mambair.options.plugins import load_installed_plugins, load_plugins
-from mambair.weights.sources import TASKS
+from mambair.weights.tasks import TASKS, Level
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,20 @@ def quality_argument(text: str) -> int:
     raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 to 100")
 
 
+def task_lines() -> str:
+    """Every task with a line on when to use it, for the end of a help text."""
+    width = max(map(len, TASKS))
+    return "tasks:\n" + "\n".join(f"  {name:{width}}  {task.hint}" for name, task in TASKS.items())
+
+
+def level_argument(text: str) -> Level:
+    """A noise level or JPEG quality, or a range of them (0-55), for argparse."""
+    level = Level.parse(text)
+    if level is None or level.high < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number of at least 1 nor a range such as 0-55")
+    return level
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that `load_model` takes."""
     group = parser.add_argument_group("model")
@@ -53,9 +67,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "default: those in the package, or fetched before, for --task and --noise",
     )
     add_plugin_argument(group)
-    group.add_argument("--task", choices=TASKS, help="what to do, where the weights cannot tell or none are given")
     group.add_argument(
-        "--noise", type=positive_argument, metavar="N", help="noise level (sigma) or JPEG quality, likewise"
+        "--task", choices=TASKS, help="what to do: chooses the weights where none are given; default sr, larger"
+    )
+    group.add_argument(
+        "--noise", type=positive_argument, metavar="N", help="strength: sigma of denoise, quality of jpeg"
     )
     group.add_argument(
         "--tile",

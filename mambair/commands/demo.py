@@ -18,7 +18,16 @@ from mambair.errors import UserError
 from mambair.imaging.photo import read_photo, write_photo
 from mambair.imaging.pixels import to_uint8
 from mambair.runtime.log_setup import console, setup_logging
-from mambair.weights.sources import cache_folder, find_weights, shipped_weights
+from mambair.weights.sources import (
+    cache_folder,
+    find_weights,
+    published_name,
+    read_purpose,
+    read_scale,
+    served_by,
+    shipped_weights,
+)
+from mambair.weights.tasks import DEFAULT_TASK, TASKS, task_name
 
 if TYPE_CHECKING:
     import gradio
@@ -86,9 +95,31 @@ def offered_weights(named: Sequence[str]) -> list[str]:
 
 
 def shown_names(weights: Sequence[str]) -> list[tuple[str, str]]:
-    """(what the list shows, path): names without folders, unless two are the same."""
+    """(what the list shows, path): names without folders, unless two are the same, after the task that they state."""
     names = [Path(path).stem for path in weights]
-    return [(name if names.count(name) == 1 else path, path) for name, path in zip(names, weights, strict=True)]
+    shown = []
+    for name, path in zip(names, weights, strict=True):
+        label, task = name if names.count(name) == 1 else path, stated_task(Path(path))
+        shown.append((f"{task}: {TASKS[task].hint} ({label})" if task else label, path))
+    return shown
+
+
+def stated_task(path: Path) -> str | None:
+    """The task that a weight file states, by its name; None where it states none."""
+    return task_name(read_purpose(path)[0], read_scale(path))
+
+
+def task_help() -> str:
+    """Markdown: the tasks with a line on when to use which, and how to get weights for those that have none here."""
+    lines = []
+    for name, task in TASKS.items():
+        if name in (DEFAULT_TASK, "photo"):  # sr is one of x2, x3 and x4, photo is photo_x1
+            continue
+        suggestion = published_name(name, None)
+        missing = f"not here yet: `mambair weights get {suggestion}`" if suggestion else "none here, and none published"
+        here = served_by(name)
+        lines.append(f"- **{name}**: {task.hint} ({missing if here is None else here.stem})")
+    return "\n".join(lines)
 
 
 @functools.lru_cache(maxsize=MODELS_KEPT)
@@ -156,6 +187,8 @@ def build_page(weights: Sequence[str], device: str, folder: Path) -> "gradio.Blo
                 )
                 chosen = gradio.Dropdown(shown_names(weights), value=weights[0], label="Weights", elem_id="weights")
                 ensemble = gradio.Checkbox(label="Average over 8 orientations (8 times slower)", elem_id="ensemble")
+                with gradio.Accordion("Which network for what", open=False):
+                    gradio.Markdown(task_help(), elem_id="tasks")
                 button = gradio.Button("Restore", variant="primary", elem_id="restore")
             with gradio.Column(scale=2):
                 slider = gradio.ImageSlider(label="Before | after", type="pil", format="png", elem_id="result")

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.progress import Progress
 from rich.table import Table
 
-from mambair.commands.arguments import load_named_plugins, positive_argument
+from mambair.commands.arguments import level_argument, load_named_plugins
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
 from mambair.errors import UserError
 from mambair.options import add_plugin_argument
@@ -22,18 +22,21 @@ from mambair.registry import did_you_mean
 from mambair.runtime.claims import claimed, lock_beside
 from mambair.runtime.files import FileMark, atomic_write, sha256_of, write_unless_changed
 from mambair.runtime.log_setup import console, setup_logging
+from mambair.weights.measured import measured
 from mambair.weights.published import PROJECT_PAGE, PUBLISHED, PublishedWeights
 from mambair.weights.sources import (
     NOISE_KEY,
     TASK_KEY,
-    TASKS,
     cache_folder,
     check_purpose,
     find_weights,
+    published_name,
     read_purpose,
     read_scale,
+    served_by,
     shipped_weights,
 )
+from mambair.weights.tasks import KINDS, TASKS, Level, task_name
 
 logger = logging.getLogger(__name__)
 
@@ -55,8 +58,13 @@ def build_parser() -> argparse.ArgumentParser:
     convert.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.safetensors")
     add_plugin_argument(convert)
     convert.add_argument("--half", action="store_true", help="store 16-bit floats: half the size")
-    convert.add_argument("--task", choices=TASKS, help="task to note in the file")
-    convert.add_argument("--noise", type=positive_argument, metavar="N", help="noise level or JPEG quality, likewise")
+    convert.add_argument("--task", choices=KINDS, help="task to note in the file")
+    convert.add_argument(
+        "--noise",
+        type=level_argument,
+        metavar="N",
+        help="noise level or JPEG quality, likewise; 0-55 for a blind network",
+    )
     convert.add_argument("--overwrite", action="store_true", help="replace the output if it exists")
     return parser
 
@@ -76,30 +84,45 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def list_weights() -> None:
-    """Print the table of the files in the package and of those that are published."""
+    """Print the table of the files in the package and of those that are published, and which task takes which."""
     shipped = shipped_weights()
-    table = Table("name", "task", "scale", "PSNR/SSIM in the paper", "SHA-256", "here", show_edge=False)
+    figures = measured()
+    table = Table("name", "task", "scale", "PSNR/SSIM", "SHA-256", "here", show_edge=False)
     for name, path in shipped.items():
-        task, noise = read_purpose(path)
-        purpose = (task or "unknown") + (f", {noise}" if noise is not None else "")
-        table.add_row(name, purpose, f"x{read_scale(path) or 1}", "trained with this project", "", "package")
+        kind, level = read_purpose(path)
+        scale = read_scale(path) or 1
+        purpose = (task_name(kind, scale) or "unknown") + (f", {level}" if level is not None else "")
+        own = f"measured: {figures[name].summary()}" if name in figures else "not measured"
+        table.add_row(name, purpose, f"x{scale}", own, "", "package")
     for name, published in PUBLISHED.items():
         here = "yes" if (cache_folder() / published.file_name).is_file() else ""
         table.add_row(
             name, published.task, f"x{published.scale}", published.figures, published.sha256 or "unknown", here
         )
     console.print(table)
+    console.print(_task_table())
     if shipped:
         console.print(
-            f"{', '.join(shipped)}: in the package, and what restores where no --weights are given; "
-            "data, training and results are in docs/model_card.md of the project."
+            f"{', '.join(shipped)}: in the package; data, training, results and limits are in docs/model_card.md "
+            "of the project."
         )
     console.print(
         f"The others are published by the papers' authors, linked from {PROJECT_PAGE}; v2: MambaIRv2's, of 2024.\n"
-        f"`mambair weights get NAME` fetches a file into {cache_folder()}; then pass --weights NAME.\n"
-        "`page`: in no table of the paper, stated on the project's page.",
+        "Their figures are the papers'; `page`: in no table of the paper, stated on the project's page.\n"
+        f"`mambair weights get NAME` fetches a file into {cache_folder()}; then pass --weights NAME, or its task.",
         markup=False,
     )
+
+
+def _task_table() -> Table:
+    """Which weights `mambair restore --task` takes on this computer, or how to get some."""
+    table = Table("--task", "for", "is done by", show_edge=False)
+    for name, task in TASKS.items():
+        path = served_by(name)
+        suggestion = published_name(name, None)
+        missing = f"nothing here: mambair weights get {suggestion}" if suggestion else "nothing here, none published"
+        table.add_row(name, task.hint, missing if path is None else path.stem)
+    return table
 
 
 def get_published(names: Sequence[str]) -> int:
@@ -157,6 +180,21 @@ def _fetch(name: str, url: str, path: Path) -> None:
                 progress.advance(task, len(block))
 
 
+def purpose_to_note(source: Path, scale: int, task: str | None, level: Level | None) -> tuple[str | None, Level | None]:
+    """What a converted file shall state: what the command line says, or else what the source does.
+
+    Raises UserError where they contradict each other, or the scale.
+    """
+    stated_task, stated_level = read_purpose(source)
+    if task is not None and (task == "sr" or scale > 1):
+        check_purpose(source, scale, "sr" if task in ("sr", "photo") else task, None)
+    if None not in (task, stated_task) and task != stated_task:
+        raise UserError(f"{source}: these weights state task '{stated_task}', not '{task}'; leave --task out")
+    if level is not None and stated_level not in (None, level):
+        raise UserError(f"{source}: these weights state noise {stated_level}, not {level}; leave --noise out")
+    return task or stated_task, level or stated_level
+
+
 def convert_weights(arguments: argparse.Namespace) -> None:
     """Write a network's weights as safetensors; options, task and noise go into the file's metadata."""
     from safetensors.torch import save
@@ -174,9 +212,7 @@ def convert_weights(arguments: argparse.Namespace) -> None:
     load_named_plugins(arguments)
     source = find_weights(arguments.source)
     network = load_network(source)
-    check_purpose(source, traits_of(network).scale, arguments.task, arguments.noise)
-    stated_task, stated_noise = read_purpose(source)
-    task, noise = arguments.task or stated_task, arguments.noise or stated_noise
+    task, noise = purpose_to_note(source, traits_of(network).scale, arguments.task, arguments.noise)
     metadata = {"format": "pt", METADATA_KEY: json.dumps(network_options(network))}
     if task is not None:
         metadata[TASK_KEY] = task

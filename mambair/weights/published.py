@@ -25,7 +25,7 @@ class PublishedWeights:
     file_name: str
     """Name under which `mambair weights get` keeps it."""
     purpose: tuple[str, int | None]
-    """(sr, denoise or jpeg; sigma or quality, None where that says nothing): what --task and --noise ask for."""
+    """(sr, denoise, jpeg or photo; sigma or quality, None where that says nothing): what --task and --noise ask for."""
     sha256: str | None = None
     """None: the project publishes no checksums."""
 
@@ -89,7 +89,7 @@ PUBLISHED: dict[str, PublishedWeights] = {
         "no ground truth",
         _drive("16BBSRz1HellkTgypu4wu3CHA20CLgpSY"),
         "RealSR_x4.pth",
-        ("sr", None),
+        ("photo", None),
     ),
     "ColorDN_15": _denoising(15, "Urban100 35.37, McMaster 35.70", "1w5Y502iKSkqhP-OpleppPmk6PAnvWPdr"),
     "ColorDN_25": _denoising(25, "Urban100 33.21, McMaster 33.43", "1qSPy6B7Jvi7PDHM1fl8Q88kn7ckwtusK"),

@@ -1,6 +1,7 @@
 """Where weights come from: a file, the Hugging Face Hub, the cache of `mambair weights get`, or the package."""
 
 import json
+import logging
 import os
 import re
 from importlib.util import find_spec
@@ -12,13 +13,13 @@ from mambair.errors import UserError
 from mambair.registry import did_you_mean
 from mambair.runtime.files import sha256_of
 from mambair.weights.published import PUBLISHED
+from mambair.weights.tasks import DEFAULT_TASK, TASKS, Level, check_level, find_task
+
+logger = logging.getLogger(__name__)
 
 SHIPPED_FOLDER = Path(__file__).resolve().parent / "shipped"
 CACHE_VARIABLE = "MAMBAIR_CACHE"
 HUB_SCHEME = "hf://"
-
-# What weights can be for; `noise` is the sigma of denoising or the quality of JPEG.
-TASKS = ("sr", "denoise", "jpeg")
 
 # Keys of a safetensors file's metadata, as `mambair weights convert` writes them.
 TASK_KEY, NOISE_KEY = "mambair.task", "mambair.noise"
@@ -86,19 +87,27 @@ def weights_called(name: str) -> Path | None:
     return cached
 
 
-def read_purpose(path: Path) -> tuple[str | None, int | None]:
-    """(task, noise) of a published file in the cache, or that a safetensors file states; each None if unknown."""
+def read_purpose(path: Path) -> tuple[str | None, Level | None]:
+    """What a published file in the cache is for, or what a safetensors file states of itself.
+
+    One of `mambair.weights.tasks.KINDS`, and the noise level (sigma) or JPEG quality, or their range; each None if
+    unknown.
+    """
     for published in PUBLISHED.values():
         if path == cache_folder() / published.file_name:
-            return published.purpose
+            kind, level = published.purpose
+            return kind, None if level is None else Level(level, level)
     metadata = _metadata(path)
-    noise = metadata.get(NOISE_KEY, "")
-    return metadata.get(TASK_KEY), int(noise) if noise.isdigit() else None
+    return metadata.get(TASK_KEY), Level.parse(metadata.get(NOISE_KEY, ""))
 
 
 def read_scale(path: Path) -> int | None:
-    """The scale that a safetensors file made here states of its network; None if it states none."""
-    return json.loads(_metadata(path).get(OPTIONS_KEY, "{}")).get("upscale")
+    """The scale of a published file in the cache, or that a safetensors file made here states; None if unknown."""
+    for published in PUBLISHED.values():
+        if path == cache_folder() / published.file_name:
+            return published.scale
+    options = json.loads(_metadata(path).get(OPTIONS_KEY, "{}"))
+    return options.get("upscale", 1) if options else None
 
 
 def is_safetensors(path: Path) -> bool:
@@ -120,44 +129,79 @@ def _metadata(path: Path) -> dict[str, str]:
 def check_purpose(path: Path, scale: int, task: str | None, noise: int | None) -> None:
     """Raise UserError if weights are not for the task and the noise level that the user names.
 
-    The scale tells super-resolution from the rest; the rest is checked where the file states its purpose.
+    The scale tells what enlarges from the rest; the rest is checked where the file states its purpose.
     """
-    stated_task, stated_noise = read_purpose(path)
-    if task is not None and (task == "sr") != (scale > 1):
+    wanted = find_task(task)
+    stated, level = read_purpose(path)
+    if task is not None and scale != wanted.scale and not (wanted.scale is None and scale > 1):
         kind = f"x{scale} super-resolution" if scale > 1 else "denoising or JPEG artifacts"
         raise UserError(
             f"{path}: these weights are for {kind}, not for task '{task}'; pass others or leave the task out"
         )
-    if None not in (task, stated_task) and task != stated_task:
-        raise UserError(
-            f"{path}: these weights state task '{stated_task}', not '{task}'; pass others or leave the task out"
-        )
-    if None not in (noise, stated_noise) and noise != stated_noise:
-        raise UserError(
-            f"{path}: these weights state noise {stated_noise}, not {noise}; pass others or leave the noise out"
-        )
+    # Any network that enlarges serves `sr`, those for damaged photos too, if it is named.
+    if task is not None and stated not in (None, wanted.kind) and wanted.scale is not None:
+        raise UserError(f"{path}: these weights state task '{stated}', not '{task}'; pass others or leave the task out")
+    if noise is None:
+        return
+    if scale > 1 or stated == "photo":
+        raise UserError(f"{path}: these weights have no noise level; leave noise {noise} out")
+    if task is not None:
+        check_level(task, noise)
+    if level is not None and not level.covers(noise):
+        raise UserError(f"{path}: these weights state noise {level}, not {noise}; pass others or leave the noise out")
+
+
+def candidates() -> list[Path]:
+    """Weights on this computer, in the order that a task tries them.
+
+    Those in the package, published ones that were fetched, and then other safetensors files in the cache.
+    """
+    published = [cache_folder() / each.file_name for each in PUBLISHED.values()]
+    own = sorted(cache_folder().glob("*.safetensors"))
+    return list(dict.fromkeys([*shipped_weights().values(), *filter(Path.is_file, published), *own]))
+
+
+def served_by(task: str | None, noise: int | None = None) -> Path | None:
+    """The weights on this computer for a task (default sr) and a noise level or JPEG quality (default: any), if any.
+
+    A network for exactly this level comes before a blind one; then those in the package come first, before the
+    published file to suggest and other published ones; of several in the package, that of the smallest scale, and that
+    called like the task. Raises UserError for a noise level where it means nothing.
+    """
+    check_level(task, noise)
+    wanted, suggested = find_task(task), published_name(task or DEFAULT_TASK, noise)
+    shipped = set(shipped_weights().values())
+    found: list[tuple[tuple[bool, bool, bool, int, bool], int, Path]] = []
+    for path in candidates():
+        try:
+            (kind, level), scale = read_purpose(path), read_scale(path)
+        except UserError as error:
+            if path in shipped:
+                raise
+            logger.warning("%s; it is passed over", error)
+            continue
+        if wanted.fits(kind, scale) and (noise is None or (level is not None and level.covers(noise))):
+            is_for_others = noise is not None and level is not None and not level.is_single
+            is_suggested = suggested is not None and path.name == PUBLISHED[suggested].file_name
+            in_package = path in shipped
+            rank = (
+                is_for_others,
+                not in_package,
+                not is_suggested,
+                (scale or 1) if in_package else 0,
+                path.stem != task,
+            )
+            found.append((rank, len(found), path))
+    return min(found)[-1] if found else None
 
 
 def weights_at_hand(task: str | None, noise: int | None) -> Path:
-    """The weights for a task (default sr) and a noise level or JPEG quality (default: any) that are on this computer.
-
-    Those in the package come first, then the published file to suggest, then other published ones in the cache.
-    Raises UserError, saying what to do, where there are none.
-    """
-    if noise is not None and task in (None, "sr"):
-        raise UserError(
-            f"noise {noise}: super-resolution, the default task, has no noise level; "
-            "name the task too (denoise or jpeg), or leave the noise out"
-        )
-    name = published_name(task or "sr", noise)
-    names = [name] if name else []
-    cached = [cache_folder() / PUBLISHED[each].file_name for each in dict.fromkeys([*names, *PUBLISHED])]
-    for path in [*shipped_weights().values(), *cached]:
-        if path.is_file():
-            found_task, found_noise = read_purpose(path)
-            if found_task == (task or "sr") and noise in (None, found_noise):
-                return path
-    wanted = f"for --task {task or 'sr'}" + (f" --noise {noise}" if noise is not None else "")
+    """`served_by`; raises UserError, saying what to do, where there are none."""
+    path = served_by(task, noise)
+    if path is not None:
+        return path
+    name = published_name(task or DEFAULT_TASK, noise)
+    wanted = f"for --task {task or DEFAULT_TASK}" + (f" --noise {noise}" if noise is not None else "")
     fetch = f"fetch published ones with `mambair weights get {name}`, or " if name else ""
     raise UserError(
         f"no weights {wanted} are on this computer; {fetch}pass --weights FILE (.pth or .safetensors) of your own. "
@@ -167,7 +211,8 @@ def weights_at_hand(task: str | None, noise: int | None) -> Path:
 
 def published_name(task: str, noise: int | None) -> str | None:
     """The published weights to suggest for a task and a noise level or JPEG quality; None if there are none."""
-    name = {"sr": "lightSR_x2", "denoise": f"ColorDN_{noise or 25}", "jpeg": f"CAR_q{noise or 40}"}.get(task)
+    wanted = TASKS[task]
+    name = (wanted.published or "").format(level=wanted.usual_level if noise is None else noise)
     return name if name in PUBLISHED else None
 
 

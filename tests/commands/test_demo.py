@@ -115,9 +115,14 @@ def test_weights_on_offer(own_cache: Path, nothing_shipped: Path, x2_weights: Pa
     (own_cache / "SR_x2.pth").touch()
     offered = offered_weights([str(x2_weights), "SR_x2"])
     assert offered == [str(x2_weights), str(own_cache / "SR_x2.pth")]
-    assert shown_names([*offered, "elsewhere/SR_x2.pth"]) == [
-        ("light_x2", offered[0]), (offered[1], offered[1]), ("elsewhere/SR_x2.pth", "elsewhere/SR_x2.pth"),
-    ]  # fmt: skip
+    elsewhere = own_cache / "elsewhere" / "SR_x2.pth"
+    elsewhere.parent.mkdir()
+    elsewhere.touch()
+    assert shown_names([*offered, str(elsewhere)]) == [
+        ("light_x2", offered[0]),
+        (f"x2: clean, sharp photos, twice as large ({offered[1]})", offered[1]),
+        (str(elsewhere), str(elsewhere)),
+    ]
     with pytest.raises(UserError, match=r"gone\.pth"):
         offered_weights(["gone.pth"])
 

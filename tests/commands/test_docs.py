@@ -51,6 +51,12 @@ TORCHRUN = ("--nproc_per_node", "--nnodes", "--node_rank", "--master_addr", "--m
 RECIPES = {
     "mambair restore photo.jpg -o restored": Recipe(("restored/photo.jpg",)),
     "mambair restore photo.png -o restored": Recipe(("restored/photo.png",)),
+    "mambair restore photo.jpg -o clean --task denoise": Recipe(("clean/photo.jpg",)),
+    "mambair restore photo.jpg -o clean25 --task denoise --noise 25": Recipe(("clean25/photo.jpg",)),
+    "mambair restore photo.jpg -o out --task denoise": Recipe(("out/photo.jpg",)),
+    "mambair weights convert denoiser.pth -o blind.safetensors --task denoise --noise 0-55": Recipe(
+        ("blind.safetensors",), "SHA-256"
+    ),
     "mambair restore photo.jpg -o mine --weights my_network.pth": Recipe(("mine/photo.jpg",)),
     "mambair restore photos/ -o out --weights my_network.pth": Recipe(("out/a.png", "out/sub/b.png"), "restored 2 in"),
     'mambair restore "scans/**/*.tif" -o out --weights my_network.pth': Recipe(("out/1/page.tif",)),

@@ -24,7 +24,8 @@ from mambair.runtime.files import sha256_of
 from mambair.runtime.log_setup import console, setup_logging
 from mambair.runtime.run_folders import claimed_experiment, claimed_results
 from mambair.weights.loading import load_network
-from mambair.weights.sources import TASKS, find_weights
+from mambair.weights.sources import find_weights
+from mambair.weights.tasks import KINDS
 
 DESCRIPTION = (
     "Fine-tune a network on a folder of clean photos: pairs are made on the fly, some photos are held out, and the new "
@@ -40,7 +41,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("photos", type=Path, metavar="PHOTOS", help="folder of clean photos; folders in it count too")
     parser.add_argument("--weights", required=True, metavar="NAME", help="a file, or a name of `mambair weights list`")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="default: finetuned/PHOTOS_NAME")
-    parser.add_argument("--task", choices=TASKS, help="of networks that do not enlarge and whose file does not say it")
+    parser.add_argument("--task", choices=KINDS, help="of networks that do not enlarge and whose file does not say it")
     parser.add_argument("--noise", type=positive_argument, metavar="N", help="sigma of the noise, or JPEG quality")
     parser.add_argument(
         "--iterations", type=positive_argument, metavar="N", help="default: by the number and size of the photos"

@@ -71,7 +71,9 @@ def purpose_of(network: nn.Module, weights: Path, task: str | None, noise: int |
             )
         return Purpose(f"x{traits.scale}", traits.scale, None, is_gray)
     stated_task, stated_noise = read_purpose(weights)
-    task, noise = task or stated_task, noise or stated_noise
+    task = task or stated_task
+    if noise is None and stated_noise is not None and stated_noise.is_single:
+        noise = stated_noise.low
     if task not in ("denoise", "jpeg") or noise is None:
         raise UserError(
             f"{weights}: does not say what it is for; add --task denoise --noise SIGMA, or --task jpeg --noise QUALITY"

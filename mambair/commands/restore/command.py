@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mambair.commands.arguments import add_model_arguments, load_named_plugins, quality_argument
+from mambair.commands.arguments import add_model_arguments, load_named_plugins, quality_argument, task_lines
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
 from mambair.commands.restore.inputs import SAME_FORMAT, plan_jobs
 from mambair.commands.restore.outcome import Outcome
@@ -27,7 +27,8 @@ logger = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 Restore photos and videos. Network, task, scale and all hyperparameters are read off the weights. Without --weights,
-the network in the package doubles width and height of clean photos.
+--task chooses among those in the package and those that were fetched; without either, the network in the package
+doubles width and height of clean photos.
 
 Results go to the folder after -o under the names of the sources; folders keep their structure. Depth (8 or 16 bits),
 transparency, colour profile and EXIF block are kept. A file that cannot be restored is reported and skipped; then the
@@ -37,7 +38,10 @@ exit code is 1. Wrong arguments end with exit code 2 before anything is written.
 def build_parser() -> argparse.ArgumentParser:
     """The command line of `mambair restore`."""
     parser = argparse.ArgumentParser(
-        "mambair restore", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        "mambair restore",
+        description=DESCRIPTION,
+        epilog=task_lines(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "paths", nargs="+", metavar="PATH", help="image, video, folder (recursive), pattern, or - for a list on stdin"
