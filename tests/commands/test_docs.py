@@ -35,6 +35,7 @@ READ = (
     "options.md",
     "finetune.md",
     "model_card.md",
+    "networks.md",
     "performance.md",
     "benchmarks.md",
     "runs.md",

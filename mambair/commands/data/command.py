@@ -13,6 +13,7 @@ from mambair.commands.data.blocks import block_jobs
 from mambair.commands.data.derive import bicubic_jobs, jpeg_jobs, sibling_folder, subimage_jobs
 from mambair.commands.data.jobs import claimed_folder, default_workers, progress_bar, run_jobs
 from mambair.commands.data.metainfo import write_meta_info
+from mambair.commands.data.select import add_select
 from mambair.commands.data.sidd import sidd_jobs
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
@@ -198,6 +199,7 @@ def _add_image_commands(commands: Subcommands, common: argparse.ArgumentParser) 
 
 def _add_set_commands(commands: Subcommands, common: argparse.ArgumentParser) -> None:
     """Commands about whole data sets."""
+    add_select(commands, common)
     check = commands.add_parser("check", help="check all data that an option file reads")
     check.add_argument("-opt", "--opt", type=Path, required=True, help="a training or test option file")
     check.add_argument("--headers-only", action="store_true", help="do not decode the images, and warn of nothing")
