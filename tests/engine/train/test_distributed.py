@@ -1,9 +1,6 @@
 """Two processes do what one does: the same total batch, the same gradients, the same validation numbers."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,36 +10,12 @@ from mambair.analysis.log_lines import read_pieces
 from mambair.commands.test import main as evaluate
 from tests.engine.tiny_run import read_weights, train, train_options, write_options
 from tests.engine.tiny_run import test_options as make_test_options
+from tests.engine.two_processes import SETTINGS as SHARED
+from tests.engine.two_processes import assert_close, torchrun, without_gpu
 
-PROJECT = Path(__file__).resolve().parents[3]
+SETTINGS = {**SHARED, "network_g__drop_path_rate": 0.0}
 
-# Adam divides gradients by their size: with its usual eps the rounding errors of tiny ones would be enlarged.
-SETTINGS = {
-    "num_gpu": "auto",
-    "dist_params": {"timeout": 60},
-    "network_g__drop_path_rate": 0.0,
-    "train__optim_g": {"type": "Adam", "lr": 1e-3, "eps": 1e-3},
-    "train__total_iter": 4,
-    "logger__save_checkpoint_freq": 2,
-    "val__val_freq": 4,
-}
-
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="num_gpu: auto takes the CPU only without CUDA")
-
-
-def torchrun(root: Path, script: str, options: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    finished = subprocess.run(
-        [*command, str(PROJECT / "mambair" / script), "-opt", str(options), "--launcher", "pytorch"],
-        cwd=root,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stdout + finished.stderr
-    return finished
+pytestmark = without_gpu
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +23,6 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     root = tmp_path_factory.mktemp("two")
     options = write_options(root, train_options(root, datasets__train__batch_size_per_gpu=2, **SETTINGS))
     return root, torchrun(root, "train.py", options).stdout
-
-
-def assert_close(first: dict, second: dict) -> None:
-    for part in ("params", "params_ema"):
-        assert first[part].keys() == second[part].keys()
-        for key, value in first[part].items():
-            torch.testing.assert_close(value, second[part][key], rtol=1e-4, atol=1e-6, msg=key)
 
 
 def test_one_process_with_the_same_total_batch_learns_the_same(two_processes: tuple[Path, str], tmp_path: Path) -> None:
