@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from mambair.commands.exit_codes import reports_user_errors
-from mambair.commands.options.check import refuse_mistakes
+from mambair.commands.options.check import all_mistakes_told, refuse_mistakes
 from mambair.commands.runs_together import run_together
 from mambair.commands.tested_networks import networks_of_run, with_weights
 from mambair.engine.evaluate.checkpoint_curve import write_checkpoint_curve
@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 2 for whatever is wrong with options, data or weights."""
     namespace = build_parser().parse_args(argv)
     arguments = run_arguments(namespace)
-    files = files_of(namespace)
+    with all_mistakes_told():
+        files = files_of(namespace)
 
     def test(group: ProcessGroup) -> int:
         refuse_mistakes(files)

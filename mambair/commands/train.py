@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from mambair.commands.exit_codes import reports_user_errors
-from mambair.commands.options.check import refuse_mistakes
+from mambair.commands.options.check import all_mistakes_told, refuse_mistakes
 from mambair.commands.runs_together import run_together
 from mambair.engine.train.run import TrainingRun
 from mambair.options import parse_run_arguments, parse_train_options
@@ -25,9 +25,10 @@ DESCRIPTION = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse_run_arguments(argv, "mambair train", DESCRIPTION)
-    options = parse_train_options(
-        arguments.opt, force_yml=arguments.force_yml, debug=arguments.debug, plugins=arguments.plugins
-    )
+    with all_mistakes_told():
+        options = parse_train_options(
+            arguments.opt, force_yml=arguments.force_yml, debug=arguments.debug, plugins=arguments.plugins
+        )
 
     def train(group: ProcessGroup) -> int:
         refuse_mistakes([options])

@@ -9,7 +9,13 @@ from mambair.options.command_line import (
     run_arguments,
 )
 from mambair.options.dataset_schema import DatasetOptions
-from mambair.options.parsing import dump_options, parse_options, parse_test_options, parse_train_options
+from mambair.options.parsing import (
+    OptionMistakes,
+    dump_options,
+    parse_options,
+    parse_test_options,
+    parse_train_options,
+)
 from mambair.options.schema import TestOptions, TrainingStage, TrainOptions
 from mambair.options.sections import LoggerOptions, MixingOptions, PathOptions, TrainSection, ValOptions
 
@@ -17,6 +23,7 @@ __all__ = [
     "DatasetOptions",
     "LoggerOptions",
     "MixingOptions",
+    "OptionMistakes",
     "PathOptions",
     "RunArguments",
     "TestOptions",

@@ -1,6 +1,7 @@
 """Pydantic's validation errors, retold as one line each: place, key, what is wrong, what to do."""
 
 import typing
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -8,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from mambair.options.fields import ConflictError, describe
 from mambair.options.source import OptionSource
+from mambair.options.yaml_reader import KeyPath
 from mambair.registry import did_you_mean
 
 _BOUNDS = {"greater_than_equal": "of at least", "less_than_equal": "of at most"}
@@ -21,16 +23,27 @@ def explain(error: ValidationError, schema: type[BaseModel], source: OptionSourc
     return "\n".join(dict.fromkeys(f"{source.where(key)}: {message}" for key, message in mistakes))
 
 
-def _mistake(detail: ErrorDetails, schema: type[BaseModel]) -> tuple[str, str]:
-    """The key path to blame, and what is wrong with it."""
+def blamed_keys(error: ValidationError) -> Iterator[KeyPath]:
+    """The key paths that the mistakes are blamed on; of one that is missing, its own."""
+    for detail in error.errors(include_url=False):
+        yield tuple(_blamed(detail))
+
+
+def _blamed(detail: ErrorDetails) -> list[str]:
     path = [str(part) for part in detail["loc"]]
+    cause = detail.get("ctx", {}).get("error")
+    if isinstance(cause, ConflictError) and cause.key:
+        path += cause.key.split(".")
+    return path
+
+
+def _mistake(detail: ErrorDetails, schema: type[BaseModel]) -> tuple[str, str]:
+    """The key path to name, and what is wrong with it."""
+    path = _blamed(detail)
     if detail["type"] == "missing":
         return ".".join(path[:-1]), f"key '{path[-1]}' is missing"
     if detail["type"] == "extra_forbidden":
         return ".".join(path), f"unknown key{_suggestion(path, schema)}"
-    cause = detail.get("ctx", {}).get("error")
-    if isinstance(cause, ConflictError) and cause.key:
-        path += cause.key.split(".")
     return ".".join(path), _reason(detail)
 
 

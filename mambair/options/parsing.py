@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from mambair.errors import UserError
 from mambair.options.degradation_schema import DegradationFields, KernelFields
-from mambair.options.explain import explain
+from mambair.options.explain import blamed_keys, explain
 from mambair.options.fields import describe
 from mambair.options.legacy import modernise
 from mambair.options.plugins import load_installed_plugins, load_plugins, load_plugins_of
@@ -25,6 +25,9 @@ from mambair.options.yaml_reader import KeyPath, parse_value, read_yaml
 
 Options = TypeVar("Options", TrainOptions, TestOptions)
 
+_ROUNDS = 5
+"""How often keys are taken out until the rest of a mistaken file is a file; a cut may show what it hid."""
+
 DEBUG_PREFIX = "debug_"
 DEBUG_SETTINGS: dict[KeyPath, int] = {
     ("logger", "print_freq"): 1,
@@ -32,6 +35,17 @@ DEBUG_SETTINGS: dict[KeyPath, int] = {
     ("val", "val_freq"): 8,
 }
 """What --debug changes in a training file, besides the name: everything happens within the first iterations."""
+
+
+class OptionMistakes(UserError):
+    """What is wrong with the sections of a file, one line each; `rest` is None or the options without those keys.
+
+    The components of the rest can still be checked, so that all mistakes are told at once.
+    """
+
+    def __init__(self, message: str, rest: TrainOptions | TestOptions | None) -> None:
+        super().__init__(message)
+        self.rest = rest
 
 
 def parse_train_options(
@@ -100,11 +114,37 @@ def _parse(path: Path, schema: type[Options], force_yml: Sequence[str], debug: b
     try:
         options = schema.model_validate(data)
     except ValidationError as error:
-        raise UserError(explain(error, schema, source)) from None
+        rest = _without_mistakes(data, error, schema)
+        raise OptionMistakes(explain(error, schema, source), rest and rest.with_source(source)) from None
     except UnicodeEncodeError as error:
         character = error.object[error.start : error.end]
         raise UserError(f"{path}: {character!a} is half of a character; write the whole character") from None
     return options.with_source(source)
+
+
+def _without_mistakes(data: dict[str, Any], error: ValidationError, schema: type[Options]) -> Options | None:
+    """The options of a file without the keys that are mistaken; None if it cannot do without them."""
+    for _ in range(_ROUNDS):
+        for path in blamed_keys(error):
+            data = _without(data, path)
+        try:
+            return schema.model_validate(data)
+        except ValidationError as further:
+            error = further
+        except UnicodeEncodeError:
+            break
+    return None
+
+
+def _without(block: dict[str, Any], path: KeyPath) -> dict[str, Any]:
+    """A copy of `block` without the key at `path`, or without the innermost one around it that is there."""
+    if not path:
+        return block
+    key, *inner = path
+    value = block.get(key)
+    if isinstance(value, dict) and inner and inner[0] in value:
+        return {**block, key: _without(value, tuple(inner))}
+    return {name: each for name, each in block.items() if name != key}
 
 
 def _with_plugins(data: dict[str, Any], more: Sequence[str], source: OptionSource, debug: bool) -> dict[str, Any]:

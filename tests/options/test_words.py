@@ -1,5 +1,6 @@
 """What is said: near names only, all mistakes together, and what changed since a checkpoint."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,37 @@ def test_all_mistakes_are_told_together(tmp_path: Path, capsys) -> None:
         assert words in error, words
     assert all("options.yml:" in line for line in error.splitlines())
     assert not (tmp_path / "experiments").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"bogus": 1}, "bogus: unknown key"),
+        ({"datasets__train__io_backend": {"type": "disc"}}, "did you mean 'disk'?"),
+        ({"datasets__val__type": None}, "datasets.val: key 'type' is missing"),
+        ({"datasets__train__gt_size": 9}, "9 is no multiple of scale 2"),
+        ({"logger": 3}, "logger: expected a block of keys"),
+        ({"train__losses": [{"type": "L1Loss", "wait": 1}]}, "train.losses"),
+    ],
+)
+def test_mistakes_of_sections_and_of_components_are_told_together(
+    tmp_path: Path, capsys, changes: dict[str, object], words: str
+) -> None:
+    components = {"network_g__embed_dims": 8, "path__pretrain_network_g": "nix.pth"}
+    options = train_options(tmp_path, **components, **changes)
+    assert train_main(["-opt", str(write_options(tmp_path, options))]) == 2
+    told = capsys.readouterr().err
+    assert words in told and "did you mean 'embed_dim'?" in told and "nix.pth" in told
+    places = [int(number) for number in re.findall(r"options\.yml:(\d+)", told)]
+    assert places == sorted(places) and len(places) >= 3
+    assert not (tmp_path / "experiments").exists()
+
+
+def test_what_a_file_cannot_do_without_is_told_alone(tmp_path: Path, capsys) -> None:
+    options = train_options(tmp_path, name=None, network_g__embed_dims=8)
+    assert train_main(["-opt", str(write_options(tmp_path, options))]) == 2
+    told = capsys.readouterr().err
+    assert "name" in told and len(told.splitlines()) == 1
 
 
 def test_missing_weights_are_told_with_their_place(tmp_path: Path, capsys) -> None:

@@ -11,6 +11,7 @@ import mambair.metrics  # noqa: F401  (registers the metrics)
 from mambair.commands.data.findings import find_all
 from mambair.commands.data.jobs import default_workers, progress_bar
 from mambair.commands.exit_codes import OK, USER_ERROR
+from mambair.commands.options.check import all_mistakes_told
 from mambair.data.builders import BuildContext, find_images, list_ground_truth
 from mambair.data.image_sources import ImageEntry
 from mambair.data.loaders import TrainLoader  # noqa: F401  (its module registers every data set)
@@ -45,7 +46,8 @@ def check_option_file(
     found too, and told as warnings; otherwise headers are read. `against`: further test files, and folders of images,
     that a training set should share no photos with; `force_yml`: options set on the command line.
     """
-    options = parse_options(path, force_yml=force_yml)
+    with all_mistakes_told():
+        options = parse_options(path, force_yml=force_yml)
     reports = [_inspect(options, section, decode) for section in options.datasets]
     console.print(_table(reports))
     if decode:

@@ -1,7 +1,9 @@
 """`mambair options check`: all that an option file says, without reading data: sections, components, network."""
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,12 @@ from mambair.archs import build_network
 from mambair.commands.options.components import PROGRAM_ARGUMENTS, registries
 from mambair.errors import UserError
 from mambair.models.optimizers import register_from_libraries
-from mambair.options import TestOptions, TrainOptions
+from mambair.options import OptionMistakes, TestOptions, TrainOptions
 from mambair.options.walking import Setting, walk
 from mambair.registry import LOSSES, Registry
 from mambair.weights.sources import weights_called
+
+_PLACE = re.compile(r"(.*?):(\d+): ")
 
 
 def mistakes(options: TrainOptions | TestOptions) -> list[str]:
@@ -37,6 +41,30 @@ def component_mistakes(options: TrainOptions | TestOptions) -> list[str]:
     return found
 
 
+@contextmanager
+def all_mistakes_told() -> Iterator[None]:
+    """Where parsing finds sections mistaken, tell what is wrong with components and weights of the rest as well."""
+    try:
+        yield
+    except OptionMistakes as error:
+        found = str(error).splitlines()
+        if error.rest is not None:
+            found += [*component_mistakes(error.rest), *missing_files(error.rest)]
+        raise UserError("\n".join(_in_order(found))) from None
+
+
+def _in_order(found: Sequence[str]) -> list[str]:
+    """File by file, by the line that each names; each thing once."""
+    places = {line: _PLACE.match(line) for line in found}
+    files = list(dict.fromkeys(place[1] for place in places.values() if place))
+
+    def order(line: str) -> tuple[int, int]:
+        place = places[line]
+        return (files.index(place[1]), int(place[2])) if place else (-1, 0)
+
+    return sorted(places, key=order)
+
+
 def refuse_mistakes(files: Sequence[TrainOptions | TestOptions]) -> None:
     """Raise one UserError for all that is wrong with the components of option files, and with the weights they name.
 
@@ -45,7 +73,7 @@ def refuse_mistakes(files: Sequence[TrainOptions | TestOptions]) -> None:
     found = [mistake for options in files for mistake in component_mistakes(options)]
     if found:
         found += [line for options in files for line in missing_files(options)]
-        raise UserError("\n".join(dict.fromkeys(found)))
+        raise UserError("\n".join(_in_order(found)))
 
 
 def _block_mistakes(registry: Registry, block: Mapping[str, Any], where: str) -> list[str]:

@@ -93,12 +93,13 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 def run_check(arguments: argparse.Namespace) -> int:
     """Print what is wrong with each file, or what it does; returns 2 if anything is wrong."""
-    from mambair.commands.options.check import missing_files, mistakes, summary
+    from mambair.commands.options.check import all_mistakes_told, missing_files, mistakes, summary
 
     found: list[str] = []
     for file in arguments.files:
         try:
-            options = parse_options(file)
+            with all_mistakes_told():
+                options = parse_options(file)
         except UserError as error:
             found += str(error).splitlines()
             continue
