@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from mambair.errors import UserError
 from mambair.registry import did_you_mean
 from mambair.runtime.files import sha256_of
-from mambair.weights.published import PUBLISHED
+from mambair.weights.published import PUBLISHED, PublishedWeights
 from mambair.weights.tasks import DEFAULT_TASK, TASKS, Level, check_level, find_task
 
 logger = logging.getLogger(__name__)
@@ -87,25 +87,32 @@ def weights_called(name: str) -> Path | None:
     return cached
 
 
+def _published_at(path: Path) -> PublishedWeights | None:
+    """What is published as this file, if it is in the cache under such a name."""
+    if path.parent != cache_folder():
+        return None
+    return next((each for each in PUBLISHED.values() if each.file_name == path.name), None)
+
+
 def read_purpose(path: Path) -> tuple[str | None, Level | None]:
     """What a published file in the cache is for, or what a safetensors file states of itself.
 
     One of `mambair.weights.tasks.KINDS`, and the noise level (sigma) or JPEG quality, or their range; each None if
     unknown.
     """
-    for published in PUBLISHED.values():
-        if path == cache_folder() / published.file_name:
-            kind, level = published.purpose
-            return kind, None if level is None else Level(level, level)
+    published = _published_at(path)
+    if published is not None:
+        kind, level = published.purpose
+        return kind, None if level is None else Level(level, level)
     metadata = _metadata(path)
     return metadata.get(TASK_KEY), Level.parse(metadata.get(NOISE_KEY, ""))
 
 
 def read_scale(path: Path) -> int | None:
     """The scale of a published file in the cache, or that a safetensors file made here states; None if unknown."""
-    for published in PUBLISHED.values():
-        if path == cache_folder() / published.file_name:
-            return published.scale
+    published = _published_at(path)
+    if published is not None:
+        return published.scale
     options = json.loads(_metadata(path).get(OPTIONS_KEY, "{}"))
     return options.get("upscale", 1) if options else None
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mambair.commands.arguments import add_model_arguments, load_named_plugins, quality_argument, task_lines
 from mambair.commands.exit_codes import OK, SOME_FAILED, reports_user_errors
+from mambair.commands.restore.advice import advise
 from mambair.commands.restore.inputs import SAME_FORMAT, plan_jobs
 from mambair.commands.restore.outcome import Outcome
 from mambair.commands.restore.results import Results
@@ -96,7 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if jobs:
         restorer = load_restorer(arguments)
         make_folder(arguments.output.parent if jobs[0].target == arguments.output else arguments.output)
-        run = RestoreRun(restorer, batch=arguments.batch, bits=arguments.bits, quality=arguments.quality)
+        # Who names weights or a task knows what for.
+        adviser = advise if arguments.weights is None and arguments.task is None else None
+        run = RestoreRun(
+            restorer, batch=arguments.batch, bits=arguments.bits, quality=arguments.quality, adviser=adviser
+        )
         run.run(jobs, outcome)
     for line in outcome.summary(arguments.output):
         console.print(line, markup=False, soft_wrap=True)

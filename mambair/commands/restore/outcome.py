@@ -100,6 +100,12 @@ class Outcome:
         if self.noted[text] == 1:
             logger.warning("%s: %s", printable(job.source), text)
 
+    def advise(self, job: Job, seen: str, text: str) -> None:
+        """Print what would suit a photo better, and what was seen of it; for many, once and with the last lines."""
+        self.noted[text] += 1
+        if self.noted[text] == 1:
+            logger.info("%s: %s; %s", printable(job.source), seen, text)
+
     def leave_out(self, why: str, path: Path) -> None:
         """Note that a file in a folder is not restored; printed at once the first time, and with the last lines."""
         if why not in self.left_out:

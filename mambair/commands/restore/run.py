@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from mambair.commands.restore.advice import Adviser
 from mambair.commands.restore.inputs import Job
 from mambair.commands.restore.outcome import Outcome, Pace
 from mambair.commands.restore.video import restore_video
@@ -84,10 +85,12 @@ def check_headers(jobs: Sequence[Job], scale: int, outcome: Outcome) -> list[Job
     return [job for job, reason in zip(jobs, reasons, strict=True) if reason is None]
 
 
-def read_groups(jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome) -> Iterator[list[tuple[Job, Photo]]]:
+def read_groups(
+    jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome, adviser: Adviser | None = None
+) -> Iterator[list[tuple[Job, Photo]]]:
     """Read photos in order, in groups of at most `batch` of one shape and depth; bad files go to `outcome`.
 
-    So do those whose results another process has written by now.
+    So do those whose results another process has written by now, and what `adviser` says of each photo.
     """
     group: list[tuple[Job, Photo]] = []
     for job in jobs:
@@ -96,6 +99,8 @@ def read_groups(jobs: Iterable[Job], batch: int, bits: str, outcome: Outcome) ->
             continue
         try:
             photo = read_photo(job.source)
+            if adviser is not None and (advice := adviser(job.source, photo.pixels)) is not None:
+                outcome.advise(job, advice.seen, advice.text)
             photo = fitted(job.target, photo.deepened() if bits == "16" else photo)  # before the work, not after it
         except UserError as error:
             outcome.fail(job, str(error))
@@ -164,10 +169,14 @@ class RestoreRun:
         batch: photos of one size, or frames of a video, restored together.
         bits: depth of the results: "same" as each source, "8" or "16".
         quality: of JPEG and WebP results, 1 to 100.
+        adviser: looks at each photo and says which task would suit it better, if any.
     """
 
-    def __init__(self, restorer: "Restorer", *, batch: int, bits: str, quality: int) -> None:
+    def __init__(
+        self, restorer: "Restorer", *, batch: int, bits: str, quality: int, adviser: Adviser | None = None
+    ) -> None:
         self.restorer, self.batch, self.bits, self.quality = restorer, batch, bits, quality
+        self.adviser = adviser
 
     def run(self, jobs: Sequence[Job], outcome: Outcome) -> None:
         """Restore all jobs; counts, failures and the pace go to `outcome`."""
@@ -198,8 +207,9 @@ class RestoreRun:
     def _restore_photos(self, jobs: Iterable[Job], outcome: Outcome) -> Iterator[None]:
         """One step per group. The next one is read, and the last results are written, while the network computes."""
         writes: deque[tuple[Job, Future]] = deque()
+        groups = read_groups(jobs, self.batch, self.bits, outcome, self.adviser)
         with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(WRITERS) as writers:
-            for group in read_ahead(read_groups(jobs, self.batch, self.bits, outcome), readers):
+            for group in read_ahead(groups, readers):
                 results = self._restore_group(group, outcome)
                 allowed = writes_ahead(results)
                 while results:  # none is held here while the next group is restored
