@@ -165,10 +165,7 @@ class Restorer:
         else:
             restored = self._restore_batch(planes)
         if not restored.isfinite().all():
-            raise UserError(
-                "the network's result holds NaN or infinite values"
-                + ("; fp16 does not suffice for it, use --amp bf16 or none" if self._autocast == torch.float16 else "")
-            )
+            raise UserError("the network's result holds NaN or infinite values")
         return restored.clamp(0, 1)
 
     def _restore_batch(self, lq: torch.Tensor) -> torch.Tensor:
@@ -220,8 +217,13 @@ class Restorer:
 
     @torch.inference_mode()
     def _call(self, forward: Callable[[torch.Tensor], torch.Tensor], lq: torch.Tensor) -> torch.Tensor:
+        lq = lq.to(self.device)
         with torch.autocast(self.device.type, self._autocast, enabled=self._autocast is not None):
-            return forward(lq.to(self.device)).float()
+            restored = forward(lq).float()
+        if self._autocast == torch.float16 and not restored.isfinite().all():
+            logger.warning("fp16 does not suffice for this image or tile; it is computed again in fp32")
+            restored = self.network(lq).float()
+        return restored
 
     def _run_plainly(self, lq: torch.Tensor) -> torch.Tensor:
         """The same without compiled code and graphs, for images that measure memory: theirs would take seconds to make.

@@ -11,6 +11,7 @@ from torch import nn
 
 from mambair.archs import build_network
 from mambair.errors import UserError
+from mambair.inference import restorer as restorer_module
 from mambair.inference.graphs import KEPT_GRAPHS, WARMUP, GraphedForward
 from mambair.inference.image_types import group_by_size
 from mambair.inference.memory import MIN_TILE, TilePlan, free_memory, is_out_of_memory
@@ -310,6 +311,33 @@ def test_on_a_gpu_memory_is_measured_and_running_out_of_it_halves_the_tiles(rng)
         torch.cuda.set_per_process_memory_fraction(1.0)
     sides = [max(shape[2:]) for shape in network.shapes]
     assert sides[0] == 4000 and sides[-1] < 3000
+
+
+class Hot(nn.Module):
+    """Doubles an image by way of numbers that 16 bits do not hold where it is bright."""
+
+    scale, in_channels, size_multiple = 1, 3, 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Conv2d(3, 3, 1, groups=3, bias=False)
+        nn.init.constant_(self.up.weight, 6e4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.up(x + x) / 6e4
+
+
+def test_what_overflows_in_fp16_is_computed_again(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    monkeypatch.setattr(restorer_module, "autocast_dtype", lambda amp, device: torch.float16)  # as on a GPU
+    restorer = Restorer(Hot(), device=CPU, amp="fp16", tile=8, overlap=0)
+    image = torch.full((3, 8, 16), 0.25)
+    image[:, :, 8:] = 0.45
+    dark = restorer.restore(image[:, :, :8])
+    assert "computed again" not in caplog.text and dark.allclose(torch.tensor(0.5), atol=1e-3)
+    image[:, 0, 8] = 0.9
+    restored = restorer.restore(image)
+    assert caplog.text.count("it is computed again in fp32") == 1  # the tile, not the photo
+    assert restored[:, 0, 8].eq(1).all() and restored[:, 1:, 8:].allclose(torch.tensor(0.9), atol=1e-5)
 
 
 @pytest.mark.gpu
