@@ -1,6 +1,7 @@
 """Registries: the names that option files may write after `type:`. `mambair.contracts` says what stands behind them."""
 
 import difflib
+import functools
 import inspect
 import logging
 import re
@@ -34,6 +35,12 @@ logger = logging.getLogger(__name__)
 
 _loading: list[str] = []
 """The plug-ins that are being loaded, the innermost last."""
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    """A file's keys are looked at more than once: when it is checked, and when what it describes is built."""
+    logger.warning(message)
 
 
 @contextmanager
@@ -206,8 +213,8 @@ class Registry(Generic[Built]):
         parameters = keyword_parameters(entry)
         keywords = {key: value for key, value in options.items() if key != "type"}
         for key in sorted(keywords.keys() & self._entries[name].ignored_keys):
-            logger.warning("%s: key '%s' has no effect on %s and is ignored", where, key, name)
-            del keywords[key]
+            if keywords.pop(key) is not False:  # what is off asks for nothing
+                _warn_once(f"{where}: key '{key}' has no effect on {name} and is ignored")
         if not takes_any_keyword(entry):
             known = [key for key in parameters if key not in given]
             for key in keywords:

@@ -81,7 +81,12 @@ def save_activation_figure(path: Path, activations: Mapping[str, np.ndarray]) ->
     for name, values in activations.items():
         ordered = np.sort(values)[::-1] / values.max()
         axes.plot(np.linspace(0, 1, len(ordered)), ordered, label=name)
-    axes.set(xlabel="channels, strongest first", ylabel="activation of the last VSSM", xlim=(0, 1), ylim=(0, None))
+    axes.set(
+        xlabel="channels, strongest first",
+        ylabel="activation of the last state-space module",
+        xlim=(0, 1),
+        ylim=(0, None),
+    )
     axes.legend()
     axes.grid(alpha=0.3)
     _save(figure, path)

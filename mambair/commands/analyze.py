@@ -64,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     complexity.add_argument("--plot", type=Path, metavar="FILE", help="draw cost against input size (.png, .pdf, .svg)")
 
     erf = kinds.add_parser("erf", help="effective receptive field (Fig. 1)")
-    activation = kinds.add_parser("activation", help="channel activation of the last VSSM (Fig. 3b)")
+    activation = kinds.add_parser("activation", help="channel activation of the last VSSM or ASSM (Fig. 3b)")
     for measured in (erf, activation):
         measured.add_argument("--images", type=Path, metavar="FOLDER", help="photos; default: those of scikit-image")
         measured.add_argument("--count", type=positive_argument, default=20, help="images averaged over (default 20)")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mambair.archs import MambaIR, MambaIRUNet, load_network
+from mambair.archs import MambaIR, MambaIRUNet, MambaIRv2, MambaIRv2Light, load_network
 from mambair.errors import UserError
 
 SMALL = {"embed_dim": 12, "depths": (1, 1), "d_state": 3, "mlp_ratio": 1.2, "img_range": 255.0}
@@ -24,6 +24,25 @@ def test_save_and_load_a_folder(tmp_path):
     x = torch.rand(1, 3, 5, 4)
     assert torch.equal(loaded(x), network.eval()(x))
     assert load_network(tmp_path / "model.safetensors").img_range == 255.0
+
+
+V2 = {"embed_dim": 12, "depths": (2,), "num_heads": (3,), "d_state": 2, "window_size": 4, "inner_rank": 3}
+
+
+@pytest.mark.parametrize("kind", [MambaIRv2, MambaIRv2Light])
+def test_version_2_by_the_same_calls(kind, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    torch.manual_seed(0)
+    network = kind(**V2, num_tokens=5, img_range=255.0, routing="gumbel")
+    network.save_pretrained(tmp_path)
+    loaded = kind.from_pretrained(tmp_path)
+    assert loaded.hyperparameters == network.hyperparameters and not loaded.training
+    x = torch.rand(1, 3, 5, 4)
+    results = []
+    for each in (network.eval(), loaded, load_network(tmp_path / "model.safetensors")):
+        torch.manual_seed(1)
+        results.append(each(x))
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
 def test_push_to_hub_sends_what_from_pretrained_reads(tmp_path, monkeypatch):

@@ -61,7 +61,10 @@ def _add_new(new: argparse.ArgumentParser) -> None:
         "--scale", type=positive_argument, metavar="N", help="task pairs: size of clean to low-quality (1)"
     )
     new.add_argument("--gray", action="store_true", help="a network for gray images")
-    new.add_argument("--size", choices=("light", "classic"), default="light", help="0.9 or 20 million parameters")
+    new.add_argument("--network", choices=("MambaIR", "MambaIRv2"), default="MambaIR", help="default: MambaIR")
+    new.add_argument(
+        "--size", choices=("light", "classic"), default="light", help="0.8 to 0.9 or 16 to 23 million parameters"
+    )
     new.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     new.set_defaults(run=run_new)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mambair.commands.options.recipe import CLASSIC, LIGHT, Images, Pairs, Recipe, recipe_text
+from mambair.commands.options.recipe import Images, Pairs, Recipe, recipe_text
 from mambair.commands.options.schema_files import schema_line
 from mambair.errors import UserError
 from mambair.runtime.files import atomic_write
@@ -19,6 +19,23 @@ TASKS = {
     "photo": "real-world super-resolution x4: blur, noise and JPEG of unknown kinds",
     "pairs": "any task whose low-quality images are on disk",
 }
+NETWORKS = {
+    "MambaIR": {
+        "light": {"embed_dim": 60, "depths": [6] * 4, "d_state": 10, "mlp_ratio": 1.2},
+        "classic": {"embed_dim": 180, "depths": [6] * 6, "d_state": 16, "mlp_ratio": 2.0},
+    },
+    "MambaIRv2": {
+        "light": {
+            "embed_dim": 48, "depths": [5] * 4, "num_heads": [4] * 4, "d_state": 8, "window_size": 16, "inner_rank": 32,
+            "num_tokens": 64, "convffn_kernel_size": 5, "mlp_ratio": 1.0,
+        },
+        "classic": {
+            "embed_dim": 174, "depths": [6] * 6, "num_heads": [6] * 6, "d_state": 16, "window_size": 16,
+            "inner_rank": 64, "num_tokens": 128, "convffn_kernel_size": 5, "mlp_ratio": 2.0,
+        },
+    },
+}  # fmt: skip
+"""The papers' networks, by version and size; classic is what MambaIRv2's paper calls base."""
 LIGHT_ITERATIONS, CLASSIC_ITERATIONS = 20_000, 500_000
 CHARBONNIER = {"type": "CharbonnierLoss", "loss_weight": 1.0, "eps": 1e-6}
 
@@ -45,6 +62,7 @@ def build_recipe(arguments: argparse.Namespace) -> Recipe:
     validation = None
     if arguments.val is not None:
         validation = Images((arguments.val,), () if arguments.val_degraded is None else (arguments.val_degraded,))
+    network = network_of(arguments.network, task, scale, is_light=is_light, gray=arguments.gray)
     return Recipe(
         title=f"{TASKS[task][0].upper()}{TASKS[task][1:]}, on the images of {arguments.images.as_posix()}.",
         name=arguments.output.stem,
@@ -52,13 +70,13 @@ def build_recipe(arguments: argparse.Namespace) -> Recipe:
         pairs=pairs,
         training=Images((arguments.images,), () if arguments.degraded is None else (arguments.degraded,)),
         validation=validation,
-        network=network_of(scale, is_light=is_light, gray=arguments.gray),
+        network=network,
         gt_size=64 * scale if scale > 1 else 128,
         batch=16,
         total_iter=LIGHT_ITERATIONS if is_light else CLASSIC_ITERATIONS,
         learning_rate=2e-4,
         val_freq=1000 if is_light else 5000,
-        model_type="RealESRNetModel" if task == "photo" else "MambaIRModel",
+        model_type="RealESRNetModel" if task == "photo" else f"{network['type']}Model",
         loss=CHARBONNIER if scale == 1 else {"type": "L1Loss", "loss_weight": 1.0},
         head={"gt_size": 64 * scale} if task == "photo" else {},
     )
@@ -115,14 +133,17 @@ def pairs_of(task: str, scale: int, *, noise: int | None, quality: int | None, g
     return Pairs(keys, f"Clean images only; MATLAB's bicubic makes them {scale} times smaller on the fly.")
 
 
-def network_of(scale: int, *, is_light: bool, gray: bool) -> dict[str, Any]:
-    """The paper's lightweight or classic network for a scale."""
+def network_of(version: str, task: str, scale: int, *, is_light: bool, gray: bool) -> dict[str, Any]:
+    """The light or classic network of a version's paper for a task and its scale."""
+    is_second = version == "MambaIRv2"
+    sizes = dict(NETWORKS[version]["light" if is_light else "classic"])
+    if scale == 1 and not is_light and not is_second:
+        sizes["mlp_ratio"] = 1.2
     head = "" if scale == 1 else "pixelshuffledirect" if is_light else "pixelshuffle"
-    sizes = dict(LIGHT if is_light else CLASSIC)
-    if not is_light:
-        sizes["mlp_ratio"] = 1.2 if scale == 1 else 2.0
+    if is_second and task == "photo" and not is_light:
+        head = "nearest+conv"
     return {
-        "type": "MambaIR",
+        "type": "MambaIRv2Light" if is_second and is_light else version,
         "upscale": scale,
         "in_chans": 1 if gray else 3,
         "img_range": 1.0,

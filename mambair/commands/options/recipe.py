@@ -7,8 +7,6 @@ from typing import Any
 
 import yaml
 
-LIGHT = {"embed_dim": 60, "depths": [6, 6, 6, 6], "d_state": 10, "mlp_ratio": 1.2}
-CLASSIC = {"embed_dim": 180, "depths": [6, 6, 6, 6, 6, 6], "d_state": 16}
 MILESTONES = (0.5, 0.8, 0.9, 0.95)
 """Where the learning rate is halved, in parts of the whole run: those of the paper's recipes."""
 

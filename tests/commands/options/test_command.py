@@ -136,6 +136,13 @@ NEW = {
     "photo": ["photo"],
     "pairs": ["pairs", "--scale", "2", "--degraded", "small", "--val-degraded", "small"],
 }
+NEW |= {
+    f"v2-{name}": [*NEW[name], "--network", "MambaIRv2"]
+    for name in ("x2", "x3-gray", "x4-classic", "denoise", "denoise-gray", "jpeg", "photo", "pairs")
+} | {
+    "v2-x2-classic": ["x2", "--size", "classic", "--network", "MambaIRv2"],
+    "v2-photo-classic": ["photo", "--size", "classic", "--network", "MambaIRv2"],
+}
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -149,12 +156,41 @@ def test_new_files_are_whole(name: str, folders: Path) -> None:
     network = build_network(options.network_g)
     assert network.scale == options.scale
     assert network.in_channels == (1 if "gray" in name else 3)
+    size = "" if "classic" in name or name.endswith("denoise-gray") else "Light"
+    assert type(network).__name__ == (f"MambaIRv2{size}" if name.startswith("v2") else "MambaIR")
     from mambair.data.builders import BuildContext, build_dataset
 
     section = options.datasets["val"]
     sample = build_dataset(section, BuildContext(options.where, "datasets.val", options.scale, training=False))[0]
     assert sample["gt"].shape[1] == options.scale * sample["lq"].shape[1] == 48
     assert sample["gt"].shape[0] == network.in_channels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "recipe"),
+    [
+        ("x2", "v2_lightSR_x2"),
+        ("x3", "v2_lightSR_x3"),
+        ("x4", "v2_lightSR_x4"),
+        ("x2 --size classic", "v2_SR_x2"),
+        ("x3 --size classic", "v2_SR_x3"),
+        ("x4 --size classic", "v2_SR_x4"),
+        ("denoise --size classic", "v2_ColorDN_25"),
+        ("jpeg --gray --size classic", "v2_CAR_q40"),
+    ],
+)
+def test_new_networks_of_version_2_are_the_recipes(arguments: str, recipe: str, folders: Path) -> None:
+    assert main(["new", *arguments.split(), "--network", "MambaIRv2", "-o", "my.yml", "--images", "photos"]) == 0
+    written, published = parse_options("my.yml"), parse_options(PROJECT / "options" / "train" / f"{recipe}.yml")
+    assert build_network(written.network_g).hyperparameters == build_network(published.network_g).hyperparameters
+    assert written.model_type == published.model_type
+
+
+def test_keys_without_effect_are_told_once(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = edited(tmp_path, network_g__interval=3, network_g__num_heads=False)
+    assert main(["check", str(path)]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if "no effect" in line]
+    assert len(told) == 1 and "key 'interval' has no effect on MambaIR" in told[0]
 
 
 def test_new_files_are_not_written_over(folders: Path, capsys: pytest.CaptureFixture) -> None:
