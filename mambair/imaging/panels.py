@@ -40,6 +40,18 @@ def panel_row(panels: Mapping[str, np.ndarray], corner: tuple[int, int], size: i
     return row
 
 
+def labelled_panels(panels: Mapping[str, np.ndarray]) -> Image.Image:
+    """Whole uint8 images (H, W, 3) of one size, side by side, each above its name."""
+    height, width = next(iter(panels.values())).shape[:2]
+    row = Image.new("RGB", (len(panels) * (width + MARGIN) + MARGIN, height + CAPTION + MARGIN), "white")
+    draw = ImageDraw.Draw(row)
+    for column, (caption, image) in enumerate(panels.items()):
+        x = MARGIN + column * (width + MARGIN)
+        row.paste(Image.fromarray(image), (x, MARGIN))
+        draw.text((x, MARGIN + height + 2), caption, fill="black", font=ImageFont.load_default(size=FONT_SIZE))
+    return row
+
+
 def stack_rows(rows: Sequence[Image.Image]) -> np.ndarray:
     """Rows of panels below each other, as an uint8 image (H, W, 3)."""
     picture = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")

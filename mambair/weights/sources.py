@@ -13,7 +13,7 @@ from mambair.errors import UserError
 from mambair.registry import did_you_mean
 from mambair.runtime.files import sha256_of
 from mambair.weights.published import PUBLISHED, PublishedWeights
-from mambair.weights.tasks import DEFAULT_TASK, TASKS, Level, check_level, find_task
+from mambair.weights.tasks import DEFAULT_TASK, TASKS, Level, check_level, find_task, task_name
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ def served_by(task: str | None, noise: int | None = None) -> Path | None:
 
     A network for exactly this level comes before a blind one; then those in the package come first, before the
     published file to suggest and other published ones; of several in the package, that of the smallest scale, and that
-    called like the task. Raises UserError for a noise level where it means nothing.
+    called like its task. Raises UserError for a noise level where it means nothing.
     """
     check_level(task, noise)
     wanted, suggested = find_task(task), published_name(task or DEFAULT_TASK, noise)
@@ -196,7 +196,7 @@ def served_by(task: str | None, noise: int | None = None) -> Path | None:
                 not in_package,
                 not is_suggested,
                 (scale or 1) if in_package else 0,
-                path.stem != task,
+                path.stem != task_name(kind, scale),
             )
             found.append((rank, len(found), path))
     return min(found)[-1] if found else None

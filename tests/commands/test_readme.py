@@ -46,7 +46,8 @@ RECIPES = {
     "pip install .": Recipe(("pip.log",)),
     "mambair doctor": Recipe(prints="everything that is installed works"),
     "mambair restore photo.jpg -o restored": Recipe(("restored/photo.jpg",), "restored 1 in"),
-    "mambair weights get lightSR_x2": Recipe(prints="already in"),
+    "mambair weights get lightSR_x2 ColorDN_25": Recipe(prints="already in"),
+    "mambair restore photo.jpg -o clean --task denoise": Recipe(("clean/photo.jpg",), "restored 1 in"),
     "mambair restore photo.jpg -o published --weights lightSR_x2": Recipe(("published/photo.jpg",), "restored 1 in"),
     "mambair restore photos/ -o restored --weights my_network.pth --ensemble --skip-existing": Recipe(
         ("restored/a.png", "restored/sub/b.png"), "restored 2 in"

@@ -57,7 +57,7 @@ def test_every_task_is_served_by_what_lies_in_the_package(all_seven: dict[str, P
 def test_a_file_called_like_its_task_comes_before_another(nothing_shipped: Path) -> None:
     ship(nothing_shipped, "a_second_one", "sr", 2)
     named = ship(nothing_shipped, "x2", "sr", 2)
-    assert served_by("x2") == named
+    assert served_by("x2") == served_by("sr") == served_by(None) == named
 
 
 def test_blind_networks_serve_the_levels_that_they_state(all_seven: dict[str, Path], own_cache: Path) -> None:
