@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mambair.errors import UserError
+from mambair.ops.attentive_scan.operands import Operands
 from mambair.ops.backends import FUNCTIONS, find_backend
 
 
@@ -43,22 +44,14 @@ def attentive_scan(
 
     Raises UserError for shapes that do not fit and for a named backend that cannot run.
     """
-    _check(x, tokens, policy, prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    operands = Operands(x, tokens, policy, prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    _check(operands)
     found = find_backend("attentive_scan", backend, x.device.type, x.device.index, x.dtype)
-    return FUNCTIONS[found](x, tokens, policy, prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+    return FUNCTIONS[found](operands)
 
 
-def _check(
-    x: Tensor,
-    tokens: Tensor,
-    policy: Tensor | None,
-    prompts: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-) -> None:
+def _check(operands: Operands) -> None:
+    x, tokens, _, prompts, _, dt_projs_weight, *_ = operands
     if x.dim() != 3 or min(x.shape) < 1:
         raise UserError(f"attentive_scan: x must be (B, L, D) and not empty, got {tuple(x.shape)}")
     if prompts.dim() != 2 or dt_projs_weight.dim() != 3:
@@ -72,18 +65,18 @@ def _check(
         raise UserError(f"attentive_scan: tokens, states and rank must be at least 1, got {count}, {states}, {rank}")
     if tokens.dtype not in (torch.int32, torch.int64):
         raise UserError(f"attentive_scan: tokens must be 32-bit or 64-bit integers, got {tokens.dtype}")
-    expected = {
-        "tokens": (tokens, (batch, length)),
-        "policy": (policy, (batch, length, count)),
-        "x_proj_weight": (x_proj_weight, (1, rank + 2 * states, channels)),
-        "dt_projs_weight": (dt_projs_weight, (1, channels, rank)),
-        "dt_projs_bias": (dt_projs_bias, (1, channels)),
-        "A_logs": (A_logs, (channels, states)),
-        "Ds": (Ds, (channels,)),
-        "prompts": (prompts, (count, states)),
-        "x": (x, tuple(x.shape)),
+    shapes = {
+        "x": tuple(x.shape),
+        "tokens": (batch, length),
+        "policy": (batch, length, count),
+        "prompts": (count, states),
+        "x_proj_weight": (1, rank + 2 * states, channels),
+        "dt_projs_weight": (1, channels, rank),
+        "dt_projs_bias": (1, channels),
+        "A_logs": (channels, states),
+        "Ds": (channels,),
     }
-    for name, (tensor, shape) in expected.items():
+    for (name, shape), tensor in zip(shapes.items(), operands, strict=True):
         if tensor is None:
             continue
         if tuple(tensor.shape) != shape:

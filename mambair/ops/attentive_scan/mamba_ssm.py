@@ -1,12 +1,10 @@
-"""attentive_scan in the published formulation, by mamba-ssm's CUDA kernel: a baseline for the other backends.
-
-Shapes: B batch, L places, D inner channels, N states, T tokens.
-"""
+"""attentive_scan in the published formulation, by mamba-ssm's CUDA kernel: a baseline for the other backends."""
 
 from typing import Any
 
 from torch import Tensor
 
+from mambair.ops.attentive_scan.operands import Operands
 from mambair.ops.attentive_scan.reference import attentive_scan_reference
 from mambair.ops.selective_scan.mamba_ssm import selective_scan_mamba_ssm, unavailable_reason
 
@@ -18,17 +16,6 @@ def _scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, *rest: Any)
     return selective_scan_mamba_ssm(u, delta, A, B, C, *rest)
 
 
-def attentive_scan_mamba_ssm(
-    x: Tensor,
-    tokens: Tensor,
-    policy: Tensor | None,
-    prompts: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-) -> Tensor:
+def attentive_scan_mamba_ssm(operands: Operands) -> Tensor:
     """See `attentive_scan`; everything in float32."""
-    parameters = (x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    return attentive_scan_reference(x, tokens, policy, prompts, *parameters, scan=_scan)
+    return attentive_scan_reference(operands, scan=_scan)

@@ -9,24 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mambair.ops.attentive_scan.operands import Operands
 from mambair.ops.attentive_scan.reference import token_order
 from mambair.ops.ss2d.numba_cpu import scan_projected, unavailable_reason
 
 __all__ = ["attentive_scan_numba", "unavailable_reason"]
 
 
-def attentive_scan_numba(
-    x: Tensor,
-    tokens: Tensor,
-    policy: Tensor | None,
-    prompts: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-) -> Tensor:
+def attentive_scan_numba(operands: Operands) -> Tensor:
     """See `attentive_scan`; computes in float32."""
+    x, tokens, policy, prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds = operands
     states = A_logs.shape[1]
     order = token_order(tokens)
     with torch.autocast("cpu", enabled=False):

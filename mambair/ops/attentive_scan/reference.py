@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mambair.ops.attentive_scan.operands import Operands
 from mambair.ops.backends import compute_dtype, without_autocast
 from mambair.ops.selective_scan.reference import selective_scan_reference
 
@@ -25,25 +26,15 @@ def token_order(tokens: Tensor) -> Tensor:
     return tokens.sort(dim=1, stable=True).indices
 
 
-def attentive_scan_reference(
-    x: Tensor,
-    tokens: Tensor,
-    policy: Tensor | None,
-    prompts: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    scan: Callable[..., Any] = selective_scan_reference,
-) -> Tensor:
+def attentive_scan_reference(operands: Operands, scan: Callable[..., Any] = selective_scan_reference) -> Tensor:
     """See `attentive_scan`. Autograd differentiates it, keeping every state.
 
     `scan` takes the positional arguments of `selective_scan` up to `return_last_state`.
     """
+    x, tokens, policy, *parameters = operands
     dtype = compute_dtype(x.dtype)
     prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds = (
-        parameter.to(dtype) for parameter in (prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+        parameter.to(dtype) for parameter in parameters
     )
     rank, states = dt_projs_weight.shape[2], A_logs.shape[1]
     order = token_order(tokens)

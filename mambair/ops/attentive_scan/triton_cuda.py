@@ -3,13 +3,13 @@
 Shapes: B batch, L places, D inner channels, R rank of delta, N states, T tokens, P = R + 2N.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from mambair.ops.attentive_scan.operands import Operands
 from mambair.ops.attentive_scan.triton_launch import add_prompts, move_rows, prompt_gradients, sorted_rows
 from mambair.ops.flops import BACKWARD_FACTOR, Shape, ss2d_scan_flops
 from mambair.ops.ss2d.triton_launch import ScanInputs, launch_refusal, pack_parameters, scan_forward
@@ -22,24 +22,31 @@ def unavailable_reason(device: torch.device) -> str | None:
     return launch_refusal(device)
 
 
-def attentive_scan_triton(
-    x: Tensor,
-    tokens: Tensor,
-    policy: Tensor | None,
-    prompts: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-) -> Tensor:
+class Saved(NamedTuple):
+    """What the backward pass is given besides the gradient: what the forward pass kept, and its operands."""
+
+    rows: Tensor
+    """(B L): the sorted places."""
+    sequence: Tensor
+    """(B L, D): x in their order."""
+    kept: Tensor
+    """What the scan kept, as bytes."""
+    tokens: Tensor
+    prompts: Tensor
+    x_proj_weight: Tensor
+    dt_projs_weight: Tensor
+    dt_projs_bias: Tensor
+    A_logs: Tensor
+    Ds: Tensor
+
+
+def attentive_scan_triton(operands: Operands) -> Tensor:
     """See `attentive_scan`. Projections run in x's type, the recurrence in float32; deterministic."""
-    tensors = (x, tokens, policy, prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    needed = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    needed = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in operands)
     if torch.compiler.is_compiling():
-        return _scan(*tensors, needed)[0]
+        return _scan(*operands, needed)[0]
     # Called directly, since PyTorch's way from an operator of one's own to its gradients takes the host 0.1 ms more.
-    return _AttentiveScan.apply(*tensors) if needed else _run(*tensors, keep=False)[0]
+    return _AttentiveScan.apply(*operands) if needed else _run(operands, keep=False)[0]
 
 
 def _shape(batch: int, length: int, channels: int, rank: int, states: int) -> ScanShape:
@@ -49,42 +56,29 @@ def _shape(batch: int, length: int, channels: int, rank: int, states: int) -> Sc
     )
 
 
-def _project(sequence: Tensor, tokens: Tensor, prompts: Tensor, x_proj_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """(weight (P, D) in x's type, projections (B L, P) with the prompts added to C)."""
-    weight = x_proj_weight[0].to(sequence.dtype)
+def _shape_of(operands: Operands) -> ScanShape:
+    batch, length, channels = operands.x.shape
+    return _shape(batch, length, channels, operands.dt_projs_weight.shape[2], operands.A_logs.shape[1])
+
+
+def _inputs(sequence: Tensor, given: Operands | Saved) -> tuple[Tensor, ScanInputs]:
+    """(x_proj_weight (P, D) in x's type, the scan's inputs), projections (B L, P) with the prompts added to C."""
+    weight = given.x_proj_weight[0].to(sequence.dtype)
     projected = sequence @ weight.t()
-    add_prompts(projected, tokens, prompts)
-    return weight, projected
+    add_prompts(projected, given.tokens.contiguous(), given.prompts.contiguous())
+    A2, dt_weight = pack_parameters(given.A_logs, given.dt_projs_weight)
+    bias, D = given.dt_projs_bias.contiguous(), given.Ds.contiguous()
+    return weight, ScanInputs(sequence, None, projected, A2, dt_weight, bias, D)
 
 
-def _inputs(
-    sequence: Tensor, projected: Tensor, dt_projs_weight: Tensor, dt_projs_bias: Tensor, A_logs: Tensor, Ds: Tensor
-) -> ScanInputs:
-    A2, dt_weight = pack_parameters(A_logs, dt_projs_weight)
-    return ScanInputs(sequence, None, projected, A2, dt_weight, dt_projs_bias.contiguous(), Ds.contiguous())
-
-
-def _run(
-    x: Tensor,
-    tokens: Tensor,
-    policy: Tensor | None,
-    prompts: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _run(operands: Operands, keep: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(y (B, L, D), rows (B L), sorted x (B L, D), what the scan kept, as bytes); all but y empty unless `keep`."""
-    batch, length, channels = x.shape
-    shape = _shape(batch, length, channels, dt_projs_weight.shape[2], A_logs.shape[1])
+    x, shape = operands.x, _shape_of(operands)
     with torch.autocast(x.device.type, enabled=False):
-        rows = sorted_rows(tokens)
-        places = x.reshape(-1, channels)
+        rows = sorted_rows(operands.tokens)
+        places = x.flatten(0, 1)
         sequence = move_rows(places if places.stride(1) == 1 else places.contiguous(), rows, back=False)
-        _, projected = _project(sequence, tokens.contiguous(), prompts.contiguous(), x_proj_weight)
-        inputs = _inputs(sequence, projected, dt_projs_weight, dt_projs_bias, A_logs, Ds)
+        _, inputs = _inputs(sequence, operands)
         y, kept, _ = scan_forward(shape, inputs)
         y = move_rows(y, rows, back=True).view(x.shape)
     if keep:
@@ -93,47 +87,39 @@ def _run(
 
 
 def _run_backward(
-    dy: Tensor,
-    rows: Tensor,
-    sequence: Tensor,
-    kept: Tensor,
-    tokens: Tensor,
-    prompts: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    policy_needed: bool,
+    dy: Tensor, saved: Saved, policy_needed: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, policy (empty unless needed, of x's type), prompts and the five parameters."""
-    tokens, prompts = tokens.contiguous(), prompts.contiguous()
-    rank, count_of_states = dt_projs_weight.shape[2], A_logs.shape[1]
+    sequence, prompts = saved.sequence, saved.prompts.contiguous()
     batch, length, channels = dy.shape
-    shape = _shape(batch, length, channels, rank, count_of_states)
+    states = saved.A_logs.shape[1]
+    shape = _shape(batch, length, channels, saved.dt_projs_weight.shape[2], states)
     with torch.autocast(dy.device.type, enabled=False):
         # The projections are computed again, against saving them in every layer.
-        weight, projected = _project(sequence, tokens, prompts, x_proj_weight)
-        inputs = _inputs(sequence, projected, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-        dy_sorted = move_rows(dy.to(sequence.dtype).reshape(sequence.shape), rows, back=False)
-        found = scan_backward(shape, dy_sorted, inputs, kept, None, A_is_log=True)
-        dx = move_rows(found.x.addmm_(found.projected, weight), rows, back=True)
+        weight, inputs = _inputs(sequence, saved)
+        dy_sorted = move_rows(dy.to(sequence.dtype).reshape(sequence.shape), saved.rows, back=False)
+        found = scan_backward(shape, dy_sorted, inputs, saved.kept, None, A_is_log=True)
+        dx = move_rows(found.x.addmm_(found.projected, weight), saved.rows, back=True)
         d_x_proj = found.projected.t() @ sequence
-        d_prompts = prompt_gradients(found.projected, tokens, prompts)
+        d_prompts = prompt_gradients(found.projected, saved.tokens.contiguous(), prompts)
         d_policy = sequence.new_empty(0)
         if policy_needed:
-            d_C = found.projected[:, -count_of_states:]
+            d_C = found.projected[:, -states:]
             d_policy = (d_C @ prompts.t().to(d_C.dtype)).view(batch, length, -1)
     return (
         dx.view(dy.shape),
         d_policy,
         d_prompts.to(prompts.dtype),
-        d_x_proj.to(x_proj_weight.dtype).view(x_proj_weight.shape),
-        found.dt_weight.to(dt_projs_weight.dtype).view(dt_projs_weight.shape),
-        found.bias.to(dt_projs_bias.dtype).view(dt_projs_bias.shape),
-        found.A.to(A_logs.dtype).view(A_logs.shape),
-        found.D.to(Ds.dtype).view(Ds.shape),
+        _as(saved.x_proj_weight, d_x_proj),
+        _as(saved.dt_projs_weight, found.dt_weight),
+        _as(saved.dt_projs_bias, found.bias),
+        _as(saved.A_logs, found.A),
+        _as(saved.Ds, found.D),
     )
+
+
+def _as(parameter: Tensor, gradient: Tensor) -> Tensor:
+    return gradient.to(parameter.dtype).view(parameter.shape)
 
 
 class _AttentiveScan(torch.autograd.Function):
@@ -141,9 +127,9 @@ class _AttentiveScan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *tensors: Any) -> Tensor:
-        run: Callable[..., tuple[Tensor, ...]] = _run
-        y, *kept = run(*tensors, keep=True)
-        _save(ctx, tensors, kept)
+        operands = Operands(*tensors)
+        y, *kept = _run(operands, keep=True)
+        _save(ctx, operands, kept)
         return y
 
     @staticmethod
@@ -151,15 +137,15 @@ class _AttentiveScan(torch.autograd.Function):
         return _gradients(ctx, _run_backward, dy)
 
 
-def _save(ctx: Any, tensors: tuple[Any, ...], kept: list[Tensor]) -> None:
-    _, tokens, policy, *parameters = tensors
+def _save(ctx: Any, operands: Operands, kept: list[Tensor]) -> None:
+    _, tokens, policy, *parameters = operands
     ctx.save_for_backward(*kept, tokens, *parameters)
     ctx.policy_type = None if policy is None else policy.dtype
 
 
 def _gradients(ctx: Any, backward: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     """A gradient, or None where none is needed, for each of the operator's nine tensors."""
-    dx, d_policy, *others = backward(dy, *ctx.saved_tensors, ctx.needs_input_grad[2])
+    dx, d_policy, *others = backward(dy, Saved(*ctx.saved_tensors), ctx.needs_input_grad[2])
     if ctx.needs_input_grad[2]:
         d_policy = d_policy.to(ctx.policy_type)
     found = (dx, None, d_policy, *others)
@@ -180,32 +166,21 @@ def _scan(
     keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`_run` for tracing."""
-    parameters = (x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    return _run(x, tokens, policy, prompts, *parameters, keep)
+    return _run(Operands(x, tokens, policy, prompts, x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds), keep)
 
 
 @_scan.register_fake
-def _(
-    x: Tensor,
-    tokens: Tensor,
-    policy: Tensor | None,
-    prompts: Tensor,
-    x_proj_weight: Tensor,
-    dt_projs_weight: Tensor,
-    dt_projs_bias: Tensor,
-    A_logs: Tensor,
-    Ds: Tensor,
-    keep: bool,
-) -> tuple[Tensor, ...]:
+def _(*operands_and_keep: Any) -> tuple[Tensor, ...]:
+    *tensors, keep = operands_and_keep
+    operands = Operands(*tensors)
+    x = operands.x
     if not keep:
         return x.new_empty(x.shape), x.new_empty(0), x.new_empty(0), x.new_empty(0)
-    batch, length, channels = x.shape
-    shape = _shape(batch, length, channels, dt_projs_weight.shape[2], A_logs.shape[1])
     return (
         x.new_empty(x.shape),
-        tokens.new_empty(batch * length, dtype=torch.int64),
-        x.new_empty(batch * length, channels),
-        x.new_empty(kept_bytes(shape, x.device), dtype=torch.uint8),
+        operands.tokens.new_empty(operands.tokens.numel(), dtype=torch.int64),
+        x.new_empty(x.shape).flatten(0, 1),
+        x.new_empty(kept_bytes(_shape_of(operands), x.device), dtype=torch.uint8),
     )
 
 
@@ -226,36 +201,33 @@ def _scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`_run_backward` for tracing."""
     parameters = (x_proj_weight, dt_projs_weight, dt_projs_bias, A_logs, Ds)
-    return _run_backward(dy, rows, sequence, kept, tokens, prompts, *parameters, policy_needed)
+    return _run_backward(dy, Saved(rows, sequence, kept, tokens, prompts, *parameters), policy_needed)
 
 
 @_scan_backward.register_fake
-def _(
-    dy: Tensor,
-    rows: Tensor,
-    sequence: Tensor,
-    kept: Tensor,
-    tokens: Tensor,
-    prompts: Tensor,
-    *parameters_and_need: Any,
-) -> tuple[Tensor, ...]:
-    *parameters, policy_needed = parameters_and_need
-    d_policy = sequence.new_empty((*dy.shape[:2], prompts.shape[0]) if policy_needed else 0)
-    others = (tensor.new_empty(tensor.shape) for tensor in (prompts, *parameters))
-    return sequence.new_empty(dy.shape), d_policy, *others
+def _(dy: Tensor, *saved_and_need: Any) -> tuple[Tensor, ...]:
+    *tensors, policy_needed = saved_and_need
+    saved = Saved(*tensors)
+    d_policy = saved.sequence.new_empty((*dy.shape[:2], saved.prompts.shape[0]) if policy_needed else 0)
+    others = (tensor.new_empty(tensor.shape) for tensor in saved[4:])  # from the prompts on
+    return saved.sequence.new_empty(dy.shape), d_policy, *others
+
+
+def _trace_backward(dy: Tensor, saved: Saved, policy_needed: bool) -> tuple[Tensor, ...]:
+    return _scan_backward(dy, *saved, policy_needed)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, _ = inputs
     _, *kept = output
-    _save(ctx, tuple(tensors), kept)
+    _save(ctx, Operands(*tensors), kept)
     ctx.mark_non_differentiable(*kept)
     # Otherwise zeros as large as the saved states are made for their gradients.
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    return (None,) * 10 if dy is None else (*_gradients(ctx, _scan_backward, dy), None)
+    return (None,) * 10 if dy is None else (*_gradients(ctx, _trace_backward, dy), None)
 
 
 _scan.register_autograd(_backward, setup_context=_setup_context)
