@@ -31,17 +31,17 @@ def reflect_pad(x: Tensor, height: int, width: int) -> Tensor:
     """
     for dim, padded in ((2, height), (3, width)):
         size = x.shape[dim]
-        if padded == size and not torch.compiler.is_exporting():  # an exported file is for other sizes too
+        if not torch.compiler.is_exporting() and padded == size:  # an exported file is for other sizes too
             continue
         period = max(2 * (size - 1), 1)  # a single row repeats itself
-        index = torch.arange(padded, device=x.device) % period
-        x = x.index_select(dim, torch.minimum(index, period - index) if size > 1 else index)
+        index = modulo(torch.arange(padded, device=x.device), period)
+        x = x.index_select(dim, torch.minimum(index, period - index))
     return x
 
 
 def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Grow (B, C, H, W) by reflection until H and W are multiples of `multiple`."""
-    height, width = (-(-size // multiple) * multiple for size in x.shape[2:])
+    height, width = (next_multiple(size, multiple) for size in x.shape[2:])
     return reflect_pad(x, height, width)
 
 
@@ -49,11 +49,21 @@ def mirror_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Grow (B, C, H, W) at the bottom and the right by reflection that repeats the border's pixels, to multiples."""
     for dim in (2, 3):
         size = x.shape[dim]
-        padded = -(-size // multiple) * multiple
+        padded = next_multiple(size, multiple)
         if torch.compiler.is_exporting() or padded > size:
-            index = torch.arange(padded, device=x.device) % (2 * size)
+            index = modulo(torch.arange(padded, device=x.device), 2 * size)
             x = x.index_select(dim, torch.minimum(index, 2 * size - 1 - index))
     return x
+
+
+def next_multiple(size: int, multiple: int) -> int:
+    """`size`, rounded up; without a negative number, which ONNX's division would round the other way."""
+    return (size + multiple - 1) // multiple * multiple
+
+
+def modulo(index: Tensor, period: int) -> Tensor:
+    """index % period; the period as a tensor, since PyTorch's exporter to ONNX takes no open size there."""
+    return index % torch.full((), period, device=index.device)
 
 
 def channel_padding(x: Tensor, channels: int) -> int:

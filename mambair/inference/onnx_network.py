@@ -87,7 +87,7 @@ class OnnxNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Restore (B, C, H, W). Raises UserError for an image larger than the file takes."""
         if self.fixed_size is None:
-            return torch.cat([self._run(image) for image in x.split(1)])
+            return self._run(x)
         height, width = x.shape[2:]
         rows, columns = self.fixed_size
         if height > rows or width > columns:
@@ -95,11 +95,15 @@ class OnnxNetwork(nn.Module):
                 f"{self.path}: takes {columns}x{rows} pixels, not {width}x{height}; leave --tile out, or export a "
                 "file without --size"
             )
-        x = reflect_pad(x, rows, columns)
-        restored = torch.cat([self._run(image) for image in x.split(1)])
+        restored = self._run(reflect_pad(x, rows, columns))
         return restored[:, :, : height * self.scale, : width * self.scale]
 
     def _run(self, x: Tensor) -> Tensor:
+        if isinstance(self._input.shape[0], int):  # a file for one image at a time
+            return torch.cat([self._run_session(image) for image in x.split(1)])
+        return self._run_session(x)
+
+    def _run_session(self, x: Tensor) -> Tensor:
         from onnxruntime.capi.onnxruntime_pybind11_state import Fail, RuntimeException
 
         try:

@@ -6,7 +6,8 @@ chunk lacked is then added: T steps. With M and T near the root of L that is thr
 the states of one step, (B, G, M, N, E), are all that is held of them: memory grows with L, not with L times N.
 
 Every factor is exp(delta A) for one position or for the sum of delta over a chunk; nothing is divided, so no decay is
-too strong. torch.export writes the steps as a loop (`scan`), which ONNX has as an operator.
+too strong. torch.export writes the steps as a loop (`scan`); in ONNX files the same is written in ONNX's own operators,
+see `mambair.ops.symbolic`.
 
 Shapes: B batch, G groups that share B and C, E channels of a group, N states, M chunks, T positions of a chunk.
 """

@@ -25,8 +25,8 @@ LARGEST_ERROR = 1e-4
 DECIBELS = {False: 0.01, True: 0.05}
 """How far the PSNR may be from PyTorch's, in single and in half precision."""
 
-ANY_SIZE = ((48, 40), (33, 57), (64, 64))
-"""(H, W) at which a file for any size is tried, none of them what it was traced with."""
+ANY_SIZE = ((1, 48, 40), (2, 33, 57), (1, 64, 64))
+"""(B, H, W) at which a file for any size is tried, none of them what it was traced with."""
 NOISE = 25 / 255
 """Sigma of the noise on what a network of scale 1 is given."""
 
@@ -49,20 +49,27 @@ class Agreement(NamedTuple):
         return exact and abs(self.decibels) <= DECIBELS[half]  # also false where a number is none
 
     def __str__(self) -> str:
-        height, width = self.shape[2:]
-        return f"{width}x{height}: largest error {self.error:.1e}, PSNR {self.decibels:+.4f} dB"
+        batch, _, height, width = self.shape
+        images = f"{batch} images of " if batch > 1 else ""
+        return f"{images}{width}x{height}: largest error {self.error:.1e}, PSNR {self.decibels:+.4f} dB"
 
 
 def check_photos(network: nn.Module, size: tuple[int, int] | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """(input, photo) at each size that a file is checked at: (1, C, H, W) and (1, C, s*H, s*W)."""
+    """(input, photo) at each size that a file is checked at: (B, C, H, W) and (B, C, s*H, s*W)."""
     traits = traits_of(network)
-    for height, width in ANY_SIZE if size is None else (size,):
+    for batch, height, width in ANY_SIZE if size is None else ((1, *size),):
         photo = _photo(height * traits.scale, width * traits.scale, traits.in_channels)
         if traits.scale > 1:
             degraded = imresize(photo, (height, width))
         else:
             degraded = photo + np.random.default_rng(0).normal(0, NOISE, photo.shape).astype(np.float32)
-        yield image_to_tensor(degraded)[None].float(), image_to_tensor(photo)[None]
+        lq, original = image_to_tensor(degraded).float(), image_to_tensor(photo)
+        # Further images are the photo turned by half.
+        turned = range(batch)
+        yield (
+            torch.stack([lq.rot90(2 * times, (1, 2)) for times in turned]),
+            torch.stack([original.rot90(2 * times, (1, 2)) for times in turned]),
+        )
 
 
 def _photo(height: int, width: int, channels: int) -> np.ndarray:

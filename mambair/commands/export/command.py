@@ -4,6 +4,7 @@ PyTorch is imported where a network is loaded, not before: what is wrong with ar
 """
 
 import argparse
+import inspect
 import io
 import json
 import logging
@@ -37,7 +38,7 @@ METADATA_FILE = "mambair.json"
 
 DESCRIPTION = """\
 Write a network as a file that runs without this package: ONNX for ONNX Runtime, OpenVINO, TensorRT and what builds on
-them, or .pt2 for torch.export. The file takes one image at a time: of any size, or with --size of one.
+them, or .pt2 for torch.export. The file takes any number of images of any size, or with --size one of that size.
 
 The command ends by running the file on a photo. It is kept only if its picture is PyTorch's: within 1e-4 of the largest
 value and 0.01 dB, or 0.05 dB in half precision. Otherwise the command says where the two part, and leaves no file."""
@@ -178,10 +179,10 @@ def write_onnx(
     """Write an ONNX file; returns what runs it in ONNX Runtime on the CPU."""
     import torch
 
-    from mambair.commands.export.tracing import INPUT, to_onnx, trace
+    from mambair.commands.export.tracing import INPUT, to_onnx
     from mambair.inference.onnx_network import find_providers, open_session
 
-    model = to_onnx(trace(network, wanted.size, wanted.half, stages))
+    model = to_onnx(network, wanted.size, wanted.half, stages)
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     model.producer_name, model.producer_version = "mambair", mambair.__version__
@@ -212,13 +213,20 @@ def write_torch(
     torch.export.save(program, content, extra_files={METADATA_FILE: json.dumps(metadata)})
     path.write_bytes(content.getvalue())
     content.seek(0)
-    module = torch.export.load(content).module()
+    module = unguarded(torch.export.load(content))
 
     def run(lq: "torch.Tensor") -> Sequence["torch.Tensor"]:
         with torch.no_grad():
             return module(lq)
 
     return run
+
+
+def unguarded(program: "torch.export.ExportedProgram") -> "nn.Module":
+    """What runs the program, without guards: for open sizes they compare strides on which nothing depends."""
+    if "check_guards" in inspect.signature(program.module).parameters:
+        return program.module(check_guards=False)
+    return program.module()
 
 
 def find_parting(network: "nn.Module", written: "nn.Module", metadata: dict[str, str], wanted: Wanted) -> str:

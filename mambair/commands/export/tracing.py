@@ -7,28 +7,33 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mambair.archs.network import traits_of
+from mambair.commands.export.scans import write_scans
 from mambair.errors import UserError
+from mambair.ops.symbolic import symbolic_scans
 
 if TYPE_CHECKING:
     import onnx
+
+logger = logging.getLogger(__name__)
 
 OPSET = 18
 """Version of ONNX's operators: the first whose ReduceSum, Split and LayerNormalization are all as PyTorch's exporter
 writes them."""
 
 INPUT, OUTPUT = "image", "restored"
-AXES = {2: "height", 3: "width"}
-"""What may be open of a file's input: PyTorch 2.14 cannot translate the scan's loop for an open number of images."""
+AXES = {0: "batch", 2: "height", 3: "width"}
+"""What is open of a file's input that takes any size."""
 
-EXAMPLE = (40, 48)
-"""H and W that a network for any size is traced with: different, so that neither is taken for the other."""
+EXAMPLE = (2, 203, 333)
+"""B, H and W that a network for any size is traced with: different, so that none is taken for another, and so large
+that nothing, such as the positions of a chunk at a U-Net's lowest level, is 1, which PyTorch takes for a constant."""
 
 
 class Traced(nn.Module):
@@ -62,36 +67,63 @@ class Traced(nn.Module):
 
 
 def trace(
-    network: nn.Module, size: tuple[int, int] | None, half: bool, stages: Sequence[nn.Module] = ()
+    network: nn.Module,
+    size: tuple[int, int] | None,
+    half: bool,
+    stages: Sequence[nn.Module] = (),
+    symbolic: bool = False,
 ) -> torch.export.ExportedProgram:
-    """The network for one image of (H, W), or of any size.
+    """The network for one image of (H, W), or for any number and size; `symbolic`: with scans as nodes for ONNX.
 
     Raises UserError, with PyTorch's reason, for a network that cannot be written down.
     """
-    example = torch.zeros(1, traits_of(network).in_channels, *(size or EXAMPLE))
-    any_size = dict.fromkeys(AXES, torch.export.Dim.DYNAMIC) if size is None else None
+    if size is not None:
+        return _trace(network, (1, *size), (), half, stages, symbolic)
+    try:
+        return _trace(network, EXAMPLE, tuple(AXES), half, stages, symbolic)
+    except UserError as error:  # many a network can be written down for one image though not for several
+        program = _trace(network, (1, *EXAMPLE[1:]), tuple(AXES)[1:], half, stages, symbolic)
+        logger.warning("the file takes one image at a time: %s", error)
+        return program
+
+
+def _trace(
+    network: nn.Module,
+    example: tuple[int, int, int],
+    axes: tuple[int, ...],
+    half: bool,
+    stages: Sequence[nn.Module],
+    symbolic: bool,
+) -> torch.export.ExportedProgram:
+    """The network as it is at an example of (B, H, W), with open `axes`."""
+    batch, height, width = example
+    image = torch.zeros(batch, traits_of(network).in_channels, height, width)
+    open_axes = dict.fromkeys(axes, torch.export.Dim.DYNAMIC) or None
     traced = Traced(network, half, stages)
     try:
-        with torch.no_grad(), _quiet():
-            return torch.export.export(traced, (example,), dynamic_shapes={"image": any_size}, strict=False)
-    except (RuntimeError, NotImplementedError, ValueError, AssertionError, ImportError) as error:
+        with torch.no_grad(), _quiet(), symbolic_scans() if symbolic else nullcontext():
+            return torch.export.export(traced, (image,), dynamic_shapes={"image": open_axes}, strict=False)
+    except Exception as error:  # PyTorch's tracer raises what it meets, of any kind, in any network of anybody's
         raise UserError(f"{type(network).__name__} cannot be exported by PyTorch {_reason(error)}") from error
     finally:
         traced.release()
 
 
-def to_onnx(program: torch.export.ExportedProgram) -> "onnx.ModelProto":
-    """The traced network in ONNX's operators. Raises UserError, with the reason, where PyTorch cannot translate it."""
+def to_onnx(
+    network: nn.Module, size: tuple[int, int] | None, half: bool, stages: Sequence[nn.Module] = ()
+) -> "onnx.ModelProto":
+    """The network in ONNX's operators. Raises UserError, with the reason, where PyTorch cannot translate it."""
     _check_exporter()
+    program = trace(network, size, half, stages, symbolic=True)
     try:
         with _quiet():
             translated = torch.onnx.export(
                 program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
             )
-    except (RuntimeError, NotImplementedError, ValueError) as error:
-        raise UserError(f"the network cannot be translated to ONNX by PyTorch {_reason(error)}") from error
+    except Exception as error:  # see above
+        raise UserError(f"{type(network).__name__} cannot be translated to ONNX by PyTorch {_reason(error)}") from error
     assert translated is not None
-    model = translated.model_proto
+    model = write_scans(translated.model_proto)
     _name_axes(model)
     return model
 
@@ -111,11 +143,10 @@ def _check_exporter() -> None:
     for package in ("onnx", "onnxscript", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"ONNX files need {package}; install it with: pip install 'mambair[export]'")
-    translations = importlib.import_module("torch.onnx._internal.exporter._torchlib.ops.hop")
-    if not hasattr(translations, "higher_order_scan"):
+    if importlib.util.find_spec("torch.onnx.ops") is None:
         raise UserError(
-            f"PyTorch {torch.__version__} cannot write a loop over the scan's steps to ONNX yet, 2.14 can; upgrade it "
-            "with: pip install --upgrade torch torchvision"
+            f"PyTorch {torch.__version__} is too old to write ONNX files, 2.8 can; upgrade it with: "
+            "pip install --upgrade torch torchvision"
         )
 
 

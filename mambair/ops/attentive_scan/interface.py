@@ -52,7 +52,7 @@ def attentive_scan(
 
 def _check(operands: Operands) -> None:
     x, tokens, _, prompts, _, dt_projs_weight, *_ = operands
-    if x.dim() != 3 or min(x.shape) < 1:
+    if x.dim() != 3 or 0 in x.shape:
         raise UserError(f"attentive_scan: x must be (B, L, D) and not empty, got {tuple(x.shape)}")
     if prompts.dim() != 2 or dt_projs_weight.dim() != 3:
         raise UserError(

@@ -23,6 +23,7 @@ def token_order(tokens: Tensor) -> Tensor:
     if torch.compiler.is_exporting():  # ONNX sorts by an operator that is not stable: no two places may be equal
         length = tokens.shape[1]
         tokens = tokens.long() * length + torch.arange(length, device=tokens.device)
+        return tokens.sort(dim=1).indices
     return tokens.sort(dim=1, stable=True).indices
 
 

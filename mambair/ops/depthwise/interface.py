@@ -52,7 +52,7 @@ _choose.__dict__["_dynamo_marked_constant"] = True
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> None:
     if dilation < 1:
         raise UserError(f"depthwise_conv: dilation must be at least 1, got {dilation}")
-    if x.dim() != 4 or min(x.shape) < 1:
+    if x.dim() != 4 or 0 in x.shape:
         raise UserError(f"depthwise_conv: x must be (B, H, W, C) and not empty, got {tuple(x.shape)}")
     channels, size = x.shape[3], weight.shape[-1]
     if weight.dim() != 4 or size % 2 == 0:

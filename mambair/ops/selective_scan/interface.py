@@ -68,7 +68,7 @@ def _check(
         raise UserError(f"selective_scan: B must be (B, G, N, L) or (B, N, L), got {tuple(B.shape)}")
     batch, channels, length = u.shape
     groups, states = B.shape[1], A.shape[1]
-    if min(batch, channels, length, groups, states) < 1:
+    if 0 in (batch, channels, length, groups, states):
         raise UserError(f"selective_scan: no dimension may be empty, got u {tuple(u.shape)} and A {tuple(A.shape)}")
     if channels % groups:
         raise UserError(f"selective_scan: the {groups} groups of B must divide the {channels} channels of u")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mambair.ops.backends import compute_dtype, without_autocast
+from mambair.ops.symbolic import scans_are_symbolic, selective_node
 from mambair.ops.two_level import chunk_count, softplus, two_level_scan
 
 
@@ -43,9 +44,12 @@ def selective_scan_portable(
                 delta = softplus(delta)
             return delta, delta * u, B, C
 
-        sequences = (u_, delta, B.flatten(1, 2), C.flatten(1, 2))
+        sequences = tuple(_to_chunks(each, groups) for each in (u_, delta, B.flatten(1, 2), C.flatten(1, 2)))
         decays = A.view(groups, channels // groups, states).transpose(1, 2)  # (G, N, E)
-        y, state = two_level_scan(prepare, tuple(_to_chunks(each, groups) for each in sequences), decays)
+        if scans_are_symbolic():
+            y, state = selective_node(sequences, bias, decays, delta_softplus)
+        else:
+            y, state = two_level_scan(prepare, sequences, decays)
         y = y.permute(1, 2, 4, 3, 0).reshape(batch, channels, -1)[..., -length:]
         if D is not None:
             y = y + D.to(dtype)[:, None] * u_

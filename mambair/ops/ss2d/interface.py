@@ -56,7 +56,7 @@ def _check(
 ) -> None:
     if directions not in (1, 2, 4):
         raise UserError(f"ss2d_scan: directions must be 1, 2 or 4, got {directions}")
-    if x.dim() != 4 or min(x.shape) < 1:
+    if x.dim() != 4 or 0 in x.shape:
         raise UserError(f"ss2d_scan: x must be (B, H, W, D) and not empty, got {tuple(x.shape)}")
     if A_logs.dim() != 2 or dt_projs_weight.dim() != 3:
         raise UserError(

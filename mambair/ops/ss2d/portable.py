@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mambair.ops.backends import compute_dtype, without_autocast
 from mambair.ops.ss2d.reference import direction_orders
+from mambair.ops.symbolic import scans_are_symbolic, ss2d_node
 from mambair.ops.two_level import chunk_count, softplus, two_level_scan
 
 
@@ -45,7 +46,10 @@ def ss2d_scan_portable(
             delta = softplus(dt @ dt_weights + dt_projs_bias[:, None])
             return delta, delta * u, B, C
 
-        y, _ = two_level_scan(prepare, (_rows(pixels, visited),), A)  # (T, B, K, M, D)
+        if scans_are_symbolic():
+            y = ss2d_node(pixels, visited, weights, dt_weights, dt_projs_bias[:, None], A, states)
+        else:
+            y, _ = two_level_scan(prepare, (_rows(pixels, visited),), A)  # (T, B, K, M, D)
         y = _rows(y.flatten(0, 3), positions).sum(dim=1) + Ds.view(directions, channels).sum(dim=0) * pixels
     return y.view(batch, height, width, channels).to(x.dtype)
 

@@ -61,7 +61,7 @@ _choose.__dict__["_dynamo_marked_constant"] = True
 def _check(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> None:
     if window_size < 1 or not 0 <= shift < window_size:
         raise UserError(f"window_attention: shift must lie in [0, {window_size}), got {shift}")
-    if qkv.dim() != 4 or min(qkv.shape) < 1 or qkv.shape[1] % window_size or qkv.shape[2] % window_size:
+    if qkv.dim() != 4 or 0 in qkv.shape or qkv.shape[1] % window_size or qkv.shape[2] % window_size:
         raise UserError(
             f"window_attention: qkv must be (B, H, W, 3C) with H and W multiples of {window_size}, "
             f"got {tuple(qkv.shape)}"

@@ -17,6 +17,7 @@ from mambair.commands.export.command import METADATA_FILE, main
 from mambair.commands.restore.command import main as restore
 from mambair.errors import UserError
 from mambair.inference.restorer import Restorer
+from tests.commands.export.conftest import SMALL_UNET, SMALL_V2, SMALL_V2_LIGHT, save_small
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -67,7 +68,7 @@ def test_only_standard_operators_are_in_a_file(any_size: Path) -> None:
     assert [opset.version for opset in model.opset_import if opset.domain == ""] == [18]
     assert "Scan" in {node.op_type for node in model.graph.node}
     axes = [axis.dim_param or axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
-    assert axes == [1, 3, "height", "width"]
+    assert axes == ["batch", 3, "height", "width"]
 
 
 @pytest.mark.parametrize("tile", ["auto", 16])
@@ -132,3 +133,23 @@ def test_a_file_of_torch_export_gives_the_same_picture(small_weights: Path, phot
         expected = load_model(small_weights).network(lq)
         (found,) = program.module()(lq)
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+@pytest.mark.parametrize("options", [SMALL_UNET, SMALL_V2_LIGHT], ids=lambda options: str(options["type"]))
+def test_other_networks_for_any_size(options: dict[str, object], photo: np.ndarray, tmp_path: Path) -> None:
+    weights = save_small(options, tmp_path / "small.pth")
+    assert main([str(weights), "-o", str(tmp_path / "small.onnx")]) == 0
+    images = np.stack([photo, photo[::-1]])
+    for each in (images, images[:, :16, :8], images[:, :1, :3]):  # odd, multiples of the padding, the smallest
+        expected = load_model(weights).restore(each)
+        found = load_model(tmp_path / "small.onnx").restore(each)
+        assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("options", [SMALL_UNET, SMALL_V2], ids=lambda options: str(options["type"]))
+def test_other_networks_for_one_size(options: dict[str, object], photo: np.ndarray, tmp_path: Path) -> None:
+    weights = save_small(options, tmp_path / "small.pth")
+    assert main([str(weights), "-o", str(tmp_path / "small.onnx"), "--size", "21x18"]) == 0
+    expected = load_model(weights).restore(photo[:18, :21])
+    found = load_model(tmp_path / "small.onnx").restore(photo[:18, :21])
+    assert np.abs(found.astype(int) - expected).max() <= 1
