@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mambair.archs.network import traits_of
-from mambair.commands.arguments import positive_argument
+from mambair.commands.arguments import level_argument, positive_argument
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.commands.finetune.photos import find_photos, split_photos
 from mambair.commands.finetune.plan import NAME, RECIPE, START, TEST, make_recipe, purpose_of, sizes_for, write_plan
@@ -42,7 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", required=True, metavar="NAME", help="a file, or a name of `mambair weights list`")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="default: finetuned/PHOTOS_NAME")
     parser.add_argument("--task", choices=KINDS, help="of networks that do not enlarge and whose file does not say it")
-    parser.add_argument("--noise", type=positive_argument, metavar="N", help="sigma of the noise, or JPEG quality")
+    parser.add_argument(
+        "--noise",
+        type=level_argument,
+        metavar="N",
+        help="sigma of the noise, or JPEG quality; 0-55 for a blind network",
+    )
     parser.add_argument(
         "--iterations", type=positive_argument, metavar="N", help="default: by the number and size of the photos"
     )

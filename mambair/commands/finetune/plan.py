@@ -16,6 +16,7 @@ from mambair.errors import UserError
 from mambair.runtime.files import atomic_write
 from mambair.weights.loading import network_options, save_weights
 from mambair.weights.sources import read_purpose
+from mambair.weights.tasks import Level
 
 NAME = "finetuned"
 RECIPE, TEST, START = "recipe.yml", "test.yml", "start.safetensors"
@@ -38,8 +39,8 @@ class Purpose:
     task: str
     """x2 and the like, denoise or jpeg: a task of `mambair options new`."""
     scale: int
-    noise: int | None
-    """Sigma or JPEG quality."""
+    noise: Level | None
+    """Sigma or JPEG quality; a range for a blind network."""
     is_gray: bool
 
 
@@ -55,25 +56,23 @@ class Sizes:
     ema_decay: float
 
 
-def purpose_of(network: nn.Module, weights: Path, task: str | None, noise: int | None) -> Purpose:
+def purpose_of(network: nn.Module, weights: Path, task: str | None, noise: Level | None) -> Purpose:
     """What the network is for, by its scale, by what its file states, and by what the command line says.
 
     Raises UserError where that is not known, and for networks whose pairs cannot be made from clean photos alone.
     """
     traits = traits_of(network)
     is_gray = traits.in_channels == 1
+    stated_task, stated_noise = read_purpose(weights)
+    if stated_task == "photo" or weights.stem.startswith("RealSR"):
+        raise UserError(
+            f"{weights}: was trained on photos degraded at random; write a recipe for it: mambair options new photo"
+        )
     if traits.scale > 1:
         if task not in (None, "sr"):
             raise UserError(f"--task {task}: {weights} enlarges images x{traits.scale}; leave --task out")
-        if weights.stem.startswith("RealSR"):
-            raise UserError(
-                f"{weights}: was trained on photos degraded at random; write a recipe for it: mambair options new photo"
-            )
         return Purpose(f"x{traits.scale}", traits.scale, None, is_gray)
-    stated_task, stated_noise = read_purpose(weights)
-    task = task or stated_task
-    if noise is None and stated_noise is not None and stated_noise.is_single:
-        noise = stated_noise.low
+    task, noise = task or stated_task, noise or stated_noise
     if task not in ("denoise", "jpeg") or noise is None:
         raise UserError(
             f"{weights}: does not say what it is for; add --task denoise --noise SIGMA, or --task jpeg --noise QUALITY"

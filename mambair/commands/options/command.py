@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from mambair.commands.arguments import positive_argument
+from mambair.commands.arguments import level_argument, positive_argument
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
 from mambair.options import parse_options
@@ -55,8 +55,10 @@ def _add_new(new: argparse.ArgumentParser) -> None:
     new.add_argument("--val", type=Path, metavar="FOLDER", help="clean images to validate on")
     new.add_argument("--val-degraded", type=Path, metavar="FOLDER", help="their partners (task pairs)")
     new.add_argument("--filename-tmpl", metavar="TEMPLATE", help="names of partners, such as {}x2 (task pairs)")
-    new.add_argument("--noise", type=positive_argument, metavar="SIGMA", help="task denoise, on the 0-255 scale (25)")
-    new.add_argument("--quality", type=positive_argument, metavar="Q", help="task jpeg (40)")
+    new.add_argument(
+        "--noise", type=level_argument, metavar="SIGMA", help="task denoise, 0-255 (25); 0-55 for a blind one"
+    )
+    new.add_argument("--quality", type=level_argument, metavar="Q", help="task jpeg (40); 10-95 for a blind one")
     new.add_argument(
         "--scale", type=positive_argument, metavar="N", help="task pairs: size of clean to low-quality (1)"
     )
@@ -156,7 +158,7 @@ def run_new(arguments: argparse.Namespace) -> int:
     """Write a training file and say what to do with it."""
     from mambair.commands.options.new import write_new
 
-    if arguments.quality is not None and arguments.quality > 100:
+    if arguments.quality is not None and not 1 <= arguments.quality.low <= arguments.quality.high <= 100:
         raise UserError(f"--quality {arguments.quality}: expected a JPEG quality from 1 to 100")
     path = write_new(arguments)
     parse_options(path)

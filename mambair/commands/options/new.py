@@ -9,6 +9,7 @@ from mambair.commands.options.recipe import Images, Pairs, Recipe, recipe_text
 from mambair.commands.options.schema_files import schema_line
 from mambair.errors import UserError
 from mambair.runtime.files import atomic_write
+from mambair.weights.tasks import Level
 
 TASKS = {
     "x2": "super-resolution, twice as large",
@@ -111,8 +112,11 @@ def scale_of(arguments: argparse.Namespace) -> int:
     return {"x2": 2, "x3": 3, "x4": 4, "photo": 4}.get(task, 1)
 
 
-def pairs_of(task: str, scale: int, *, noise: int | None, quality: int | None, gray: bool) -> Pairs:
-    """The keys of a data set whose pairs are for a task; noise is 25 and quality 40 where they are not given."""
+def pairs_of(task: str, scale: int, *, noise: Level | None, quality: Level | None, gray: bool) -> Pairs:
+    """The keys of a data set whose pairs are for a task; noise is 25 and quality 40 where they are not given.
+
+    Of a range each image draws its own, for a blind network, which is validated in the middle.
+    """
     color: dict[str, Any] = {"color": "gray"} if gray else {}
     if task == "pairs":
         return Pairs({"type": "PairedImageDataset", **color}, "Clean and low-quality images are paired by their names.")
@@ -122,15 +126,28 @@ def pairs_of(task: str, scale: int, *, noise: int | None, quality: int | None, g
             "Clean images only; they are degraded at random, in two rounds, on the device.",
             validation={"type": "SyntheticDataset", "task": "SR"},
         )
-    if task == "denoise":
-        kind = "denoising_gray" if gray else "denoising_color"
-        keys = {"type": "SyntheticDataset", "task": kind, "noise": noise or 25}
-        return Pairs(keys, "Clean images only; the noise is drawn anew for every patch.")
-    if task == "jpeg":
-        keys = {"type": "SyntheticDataset", "task": "CAR", "quality": quality or 40, "color": "gray" if gray else "rgb"}
-        return Pairs(keys, "Clean images only; they are compressed on the fly.")
+    if task in ("denoise", "jpeg"):
+        return _pairs_of_level(task, noise or Level(25, 25) if task == "denoise" else quality or Level(40, 40), gray)
     keys = {"type": "SyntheticDataset", "task": "SR", **color}
     return Pairs(keys, f"Clean images only; MATLAB's bicubic makes them {scale} times smaller on the fly.")
+
+
+def _pairs_of_level(task: str, level: Level, gray: bool) -> Pairs:
+    """Pairs for denoising or JPEG artifacts, of one level or of a range."""
+    middle = (level.low + level.high) // 2
+    if task == "denoise":
+        fixed = {"task": "denoising_gray" if gray else "denoising_color", "noise": middle}
+        drawn = {"type": "RandomGaussianNoise", "sigma": [level.low, level.high], "clip_odds": 0.5}
+        explanation = "Clean images only; the noise is drawn anew for every patch."
+    else:
+        fixed = {"task": "CAR", "quality": middle, "color": "gray" if gray else "rgb"}
+        drawn = {"type": "RandomJpeg", "quality": [level.low, level.high]}
+        explanation = "Clean images only; they are compressed on the fly."
+    fixed = {"type": "SyntheticDataset", **fixed}
+    if level.is_single:
+        return Pairs(fixed, explanation)
+    keys = {"type": "SyntheticDataset", "degradation": drawn, **({"color": "gray"} if gray else {})}
+    return Pairs(keys, f"{explanation[:-1]}, each patch with a strength of its own.", validation=fixed)
 
 
 def network_of(version: str, task: str, scale: int, *, is_light: bool, gray: bool) -> dict[str, Any]:

@@ -16,11 +16,13 @@ from mambair.commands.finetune.plan import FEWEST_ITERATIONS, purpose_of, sizes_
 from mambair.commands.finetune.verdict import Verdict
 from mambair.commands.options.check import mistakes
 from mambair.commands.train import main as train_main
+from mambair.commands.weights import main as weights_main
 from mambair.errors import UserError
 from mambair.imaging.files import read_image, write_image
 from mambair.imaging.resize import imresize
 from mambair.options import parse_options
 from mambair.weights.loading import load_network, save_weights
+from mambair.weights.tasks import Level
 from tests.engine.tiny_run import NETWORK
 
 PLACES = [("astronaut", 0, 0), ("astronaut", 0, 300), ("coffee", 20, 40), ("coffee", 200, 300), ("chelsea", 0, 40)]
@@ -130,15 +132,35 @@ def test_denoising_needs_to_be_told(world: Path, capsys: pytest.CaptureFixture) 
 
 def test_purposes(tmp_path: Path) -> None:
     enlarging = build_network(NETWORK)
-    assert purpose_of(enlarging, Path("a.pth"), None, None).task == "x2"
+    plain, real = tmp_path / "a.pth", tmp_path / "RealSR_x4.pth"
+    for path in (plain, real):
+        save_weights(enlarging, path)
+    assert purpose_of(enlarging, plain, None, None).task == "x2"
     with pytest.raises(UserError, match="leave --task out"):
-        purpose_of(enlarging, Path("a.pth"), "denoise", 25)
+        purpose_of(enlarging, plain, "denoise", Level(25, 25))
     with pytest.raises(UserError, match="options new photo"):
-        purpose_of(enlarging, Path("RealSR_x4.pth"), None, None)
+        purpose_of(enlarging, real, None, None)
     gray = build_network({**NETWORK, "upscale": 1, "upsampler": "", "in_chans": 1})
     save_weights(gray, tmp_path / "a.safetensors")
-    found = purpose_of(gray, tmp_path / "a.safetensors", "jpeg", 10)
-    assert (found.task, found.noise, found.is_gray) == ("jpeg", 10, True)
+    found = purpose_of(gray, tmp_path / "a.safetensors", "jpeg", Level(10, 10))
+    assert (found.task, found.noise, found.is_gray) == ("jpeg", Level(10, 10), True)
+    for kind, level in (("jpeg", "10-95"), ("photo", None)):
+        stating = tmp_path / f"{kind}.safetensors"
+        noise = [] if level is None else ["--noise", level]
+        arguments = ["convert", str(tmp_path / "a.safetensors"), "-o", str(stating), "--task", kind, *noise]
+        assert weights_main(arguments) == 0
+    found = purpose_of(gray, tmp_path / "jpeg.safetensors", None, None)
+    assert (found.task, found.noise) == ("jpeg", Level(10, 95))
+    with pytest.raises(UserError, match="options new photo"):
+        purpose_of(gray, tmp_path / "photo.safetensors", None, None)
+
+
+def test_a_blind_network_is_tuned_for_all_its_levels(world: Path) -> None:
+    save_weights(build_network({**NETWORK, "upscale": 1, "upsampler": ""}), world / "net.safetensors")
+    assert finetune("--task", "denoise", "--noise", "0-40", "--iterations", "10") == 0
+    sections = parse_options("out/recipe.yml").datasets
+    assert sections["train"].degradation == [{"type": "RandomGaussianNoise", "sigma": [0, 40], "clip_odds": 0.5}]
+    assert (sections["val"].task, sections["val"].noise) == ("denoising_color", 20)
 
 
 def test_photos_that_are_left_out(world: Path) -> None:

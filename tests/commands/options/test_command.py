@@ -132,7 +132,9 @@ NEW = {
     "x4-classic": ["x4", "--size", "classic"],
     "denoise": ["denoise", "--noise", "15"],
     "denoise-gray": ["denoise", "--gray", "--size", "classic"],
+    "denoise-blind": ["denoise", "--noise", "0-55"],
     "jpeg": ["jpeg", "--quality", "10"],
+    "jpeg-blind-gray": ["jpeg", "--quality", "10-95", "--gray"],
     "photo": ["photo"],
     "pairs": ["pairs", "--scale", "2", "--degraded", "small", "--val-degraded", "small"],
 }
@@ -193,6 +195,17 @@ def test_keys_without_effect_are_told_once(tmp_path: Path, capsys: pytest.Captur
     assert len(told) == 1 and "key 'interval' has no effect on MambaIR" in told[0]
 
 
+def test_blind_networks_train_on_drawn_strengths_and_are_validated_at_one(folders: Path) -> None:
+    assert main(["new", "denoise", "--noise", "0-55", "-o", "d.yml", "--images", "photos", "--val", "held out"]) == 0
+    sections = parse_options("d.yml").datasets
+    assert sections["train"].degradation == [{"type": "RandomGaussianNoise", "sigma": [0, 55], "clip_odds": 0.5}]
+    assert sections["val"].noise == 27 and not sections["val"].degradation
+    assert main(["new", "jpeg", "--quality", "10-95", "-o", "j.yml", "--images", "photos", "--val", "held out"]) == 0
+    sections = parse_options("j.yml").datasets
+    assert sections["train"].degradation == [{"type": "RandomJpeg", "quality": [10, 95]}]
+    assert (sections["val"].quality, sections["val"].color) == (52, "rgb")
+
+
 def test_new_files_are_not_written_over(folders: Path, capsys: pytest.CaptureFixture) -> None:
     arguments = ["new", "x2", "-o", "my.yml", "--images", "photos"]
     assert main(arguments) == 0
@@ -211,6 +224,7 @@ def test_new_files_are_not_written_over(folders: Path, capsys: pytest.CaptureFix
         (["x2", "--images", "photos", "--noise", "25"], "--noise: belongs to the task denoise"),
         (["denoise", "--images", "photos", "--scale", "2"], "--scale: belongs to the task pairs"),
         (["jpeg", "--images", "photos", "--quality", "101"], "quality from 1 to 100"),
+        (["jpeg", "--images", "photos", "--quality", "0-95"], "quality from 1 to 100"),
     ],
 )
 def test_what_does_not_fit(arguments: list[str], message: str, folders: Path, capsys: pytest.CaptureFixture) -> None:
