@@ -304,8 +304,9 @@ def load_model(
         device: auto, cpu, cuda, cuda:N or mps; for an .onnx file auto, or what this ONNX Runtime has: cpu, cuda,
             cuda:N, directml, coreml.
         amp, compile, tile, overlap, ensemble, batch: see `Restorer`.
-        task, noise: sr, denoise or jpeg, and the noise level (sigma) or JPEG quality: which of these weights, if
-            `weights` is None; otherwise checked as far as the file tells.
+        task, noise: x2, x3, x4, denoise, jpeg, photo, photo_x4, or sr for any that enlarges (`mambair.weights.tasks`),
+            and the noise level (sigma) or JPEG quality of denoise and jpeg: which of these weights, if `weights` is
+            None; otherwise checked as far as the file tells.
 
     Raises:
         UserError: no such file, a file of another kind, a device that is not there.
