@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, JpegImagePlugin
 
+from mambair.imaging.jpeg_parts import only_jpeg_pixels
+
 CHROMA = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
 """Pillow's numbers of chroma samplings."""
 
@@ -38,7 +40,7 @@ def jpeg_source(data: bytes) -> JpegSource | None:
     """How the file was compressed; None if it is no JPEG."""
     if data[:2] != b"\xff\xd8":
         return None
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+    with Image.open(io.BytesIO(only_jpeg_pixels(data)), formats=("JPEG",)) as image:
         assert isinstance(image, JpegImagePlugin.JpegImageFile)
         tables = image.quantization
         chroma = "gray" if image.mode == "L" else CHROMA.get(JpegImagePlugin.get_sampling(image), "other")

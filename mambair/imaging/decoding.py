@@ -17,13 +17,28 @@ import numpy as np
 from PIL import Image
 
 from mambair.errors import UserError
-from mambair.imaging import png, pnm
-from mambair.imaging.containers import icc_of_jpeg, jpeg_is_complete, jpeg_segments
+from mambair.imaging import heif, png, pnm
 from mambair.imaging.headers import DAMAGE, ImageHeader, parse_header
+from mambair.imaging.jpeg_parts import (
+    icc_of_jpeg,
+    jpeg_is_complete,
+    jpeg_segments,
+    only_jpeg_pixels,
+    read_jpeg_header,
+)
 from mambair.imaging.names import printable
 from mambair.imaging.orientation import apply_orientation
-from mambair.imaging.profiles import cmyk_to_rgb, is_for_cmyk, lab_to_rgb
-from mambair.imaging.tiff import CMYK, ICC_PROFILE, ICCLAB, TiffPage, decode_tiff_samples, first_page, not_turned
+from mambair.imaging.profiles import cmyk_to_rgb, lab_to_rgb
+from mambair.imaging.tiff import (
+    CIELAB,
+    CMYK,
+    ICC_PROFILE,
+    ICCLAB,
+    TiffPage,
+    decode_tiff_samples,
+    first_page,
+    not_turned,
+)
 
 # OpenCV's own messages name no file; ours do.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -123,11 +138,11 @@ def _decode_pnm(data: bytes, name: str | Path) -> np.ndarray:
 def _decode_jpeg(data: bytes, header: ImageHeader, name: str | Path) -> Decoded:
     if not jpeg_is_complete(data):
         raise UserError(f"{printable(name)}: truncated JPEG; replace or remove it")
-    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-        mode = image.mode
-    if mode != "CMYK":
-        return Decoded(_turned(_opencv(data, _AS_STORED, "JPEG", name), header), header)
-    inks = open_with_pillow(data, header, name)
+    found, plain = read_jpeg_header(io.BytesIO(data)), only_jpeg_pixels(data)
+    assert found is not None, "its header has been read"
+    if found.components != 4:
+        return Decoded(_turned(_opencv(plain, _AS_STORED, "JPEG", name), header), header)
+    inks = open_with_pillow(plain, header, name)
     rgb = cmyk_to_rgb(inks, icc_of_jpeg(list(jpeg_segments(data))))
     return Decoded(_turned(np.asarray(rgb), header), header, is_srgb=True)
 
@@ -149,6 +164,7 @@ def loaded(image: Image.Image, frame: int, name: str | Path) -> None:
 
 
 def _load(data: bytes, header: ImageHeader, frame: int) -> Image.Image:
+    data = heif.without_exif(data) if header.format == "AVIF" else data
     image = Image.open(io.BytesIO(data), formats=["JPEG" if header.format == "MPO" else header.format])
     if frame:
         image.seek(frame)
@@ -169,12 +185,9 @@ def _guarded(load: Callable[[], Image.Image], name: str | Path) -> Image.Image:
 def decode_tiff_page(data: bytes, page: TiffPage, header: ImageHeader, name: str | Path) -> Decoded:
     """One image of a TIFF file; `header` is that of the file."""
     profile = page.directory.tags[ICC_PROFILE].data if ICC_PROFILE in page.directory.tags else None
-    if page.bits > 8:
-        pixels = decode_tiff_samples(data, page, name)
-        if page.photometric == CMYK:
-            pixels = np.asarray(cmyk_to_rgb(Image.frombytes("CMYK", page.size[::-1], pixels.tobytes()), profile))
-        converted = page.inks == 3 and page.photometric != 2
-        return Decoded(apply_orientation(pixels, page.orientation), header, is_srgb=converted)
+    # What Pillow has no modes for, or reads as something else.
+    if page.bits > 8 or page.is_signed_or_float or _is_beyond_pillow(page):
+        return _deep_tiff_page(data, page, header, profile, name)
     if page.photometric == ICCLAB:
         raise UserError(f"{printable(name)}: its colours are ICC's L*a*b* of 8 bits; save it as RGB")
     try:
@@ -182,8 +195,8 @@ def decode_tiff_page(data: bytes, page: TiffPage, header: ImageHeader, name: str
     except UserError:
         if page.bits != 8:
             raise
-        return Decoded(apply_orientation(decode_tiff_samples(data, page, name), page.orientation), header)
-    is_srgb = image.mode in ("CMYK", "LAB") or (profile is not None and is_for_cmyk(profile))
+        return _deep_tiff_page(data, page, header, profile, name)
+    is_srgb = image.mode in ("CMYK", "LAB")
     if image.mode == "LAB":
         stored = np.array(image)
         lab = np.concatenate([stored[..., :1] * (100 / 255), stored[..., 1:].view(np.int8)], axis=-1)
@@ -193,6 +206,22 @@ def decode_tiff_page(data: bytes, page: TiffPage, header: ImageHeader, name: str
     else:
         pixels = as_array(to_plain_mode(image))
     return Decoded(apply_orientation(pixels, page.orientation), header, is_srgb)
+
+
+def _is_beyond_pillow(page: TiffPage) -> bool:
+    """Whether 8-bit samples have their alpha where Pillow's modes have none."""
+    return page.bits == 8 and page.alpha != "none" and (page.photometric == CMYK or page.alpha_sample > page.inks)
+
+
+def _deep_tiff_page(
+    data: bytes, page: TiffPage, header: ImageHeader, profile: bytes | None, name: str | Path
+) -> Decoded:
+    pixels = decode_tiff_samples(data, page, name)
+    if page.photometric == CMYK:
+        inks = Image.frombytes("CMYK", page.size[::-1], np.ascontiguousarray(pixels[:, :, :4]).tobytes())
+        pixels = np.concatenate([np.asarray(cmyk_to_rgb(inks, profile)), pixels[:, :, 4:]], axis=2)
+    converted = page.photometric in (CMYK, CIELAB, ICCLAB)
+    return Decoded(apply_orientation(pixels, page.orientation), header, is_srgb=converted)
 
 
 def to_plain_mode(image: Image.Image) -> Image.Image:

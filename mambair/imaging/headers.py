@@ -11,9 +11,9 @@ from typing import IO
 from PIL import Image, UnidentifiedImageError
 
 from mambair.errors import UserError
-from mambair.imaging import ifd, png, pnm
-from mambair.imaging.containers import jpeg_precision
+from mambair.imaging import heif, ifd, png, pnm
 from mambair.imaging.exif import orientation_of
+from mambair.imaging.jpeg_parts import jpeg_precision, read_jpeg_header
 from mambair.imaging.names import printable
 from mambair.imaging.optional_formats import openable, reads_heic
 from mambair.imaging.tiff import first_page
@@ -25,6 +25,7 @@ DEFAULT_MAX_PIXELS = 2**27
 _HEAD_BYTES = 2**18
 
 _CHANNELS = {"1": 1, "L": 1, "I": 1, "I;16": 1, "I;16B": 1, "I;16L": 1, "F": 1, "LA": 2, "La": 2}
+_JPEG_START, _JPEG_CHANNELS = b"\xff\xd8", {1: 1, 3: 3, 4: 3}
 _CHANNELS |= {"RGBA": 4, "RGBa": 4, "PA": 4}
 
 
@@ -110,6 +111,10 @@ def _parse(stream: IO[bytes]) -> ImageHeader:
         return ImageHeader(plain.height, plain.width, plain.channels, "PPM", 1, 8 if plain.largest <= 255 else 16)
     if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return _describe_tiff(stream)
+    if head.startswith(_JPEG_START):
+        return _describe_jpeg(stream)
+    if heif.is_avif(head):
+        stream = io.BytesIO(heif.without_exif(stream.read()))
     with Image.open(stream, formats=openable()) as image:
         return _describe(image)
 
@@ -120,6 +125,17 @@ def _turned(
     if orientation >= 5:
         height, width = width, height
     return ImageHeader(height, width, channels, kind, orientation, depth, frames)
+
+
+def _describe_jpeg(stream: IO[bytes]) -> ImageHeader:
+    """By its frame alone: Pillow refuses photos for what their other segments hold."""
+    found = read_jpeg_header(stream)
+    if found is None or found.precision != 8 or found.components not in _JPEG_CHANNELS:
+        raise UnidentifiedImageError("no JPEG that is read")
+    if not found.height or not found.width:
+        raise ifd.Damaged("it states no size")
+    kind = "MPO" if found.images > 1 else "JPEG"
+    return _turned(found.height, found.width, _JPEG_CHANNELS[found.components], kind, orientation_of(found.exif), 8)
 
 
 def _describe_tiff(stream: IO[bytes]) -> ImageHeader:
@@ -141,7 +157,7 @@ def _describe(image: Image.Image) -> ImageHeader:
 
 def _what_else(head: bytes) -> str:
     """What a file that no reader knows may be, and what to do, by its first bytes."""
-    if head[:2] == b"\xff\xd8" and jpeg_precision(head) != 8:
+    if head.startswith(_JPEG_START) and jpeg_precision(head) != 8:
         return f"a JPEG of {jpeg_precision(head)} bits, which is not read; save it as PNG or TIFF of 16 bits"
     if head[4:8] == b"ftyp" and head[8:11] in (b"hei", b"hev", b"mif", b"msf"):
         if reads_heic():
@@ -151,6 +167,8 @@ def _what_else(head: bytes) -> str:
         return "an AVIF image that is damaged, or needs Pillow 11.3 or later; save it as JPEG or PNG"
     if head[4:8] == b"ftyp":
         return "a video, or a kind of HEIC or AVIF image that is not read; save it as JPEG or PNG"
+    if head[:3] in (b"P7\n", b"PF\n", b"Pf\n"):
+        return "a PAM or PFM image, which is not read; save it as PNG or TIFF"
     return "not an image, or a damaged one; replace or remove it"
 
 

@@ -6,22 +6,25 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from mambair.imaging import exif, profiles
-from mambair.imaging.containers import (
+from mambair.imaging import exif, heif, profiles
+from mambair.imaging.containers import profile_of_bmp, webp_chunks, xmp_of_gif
+from mambair.imaging.headers import DAMAGE, ImageHeader, parse_header
+from mambair.imaging.jpeg_parts import (
     APP1,
     COMMENT,
     EXIF_HEAD,
+    LONG_XMP_HEAD,
     XMP_HEAD,
     icc_of_jpeg,
     iptc_of_jpeg,
+    iptc_of_resources,
     jfif_resolution,
     jpeg_segments,
-    webp_chunks,
 )
-from mambair.imaging.headers import DAMAGE, ImageHeader, parse_header
 from mambair.imaging.optional_formats import openable
 from mambair.imaging.png import TEXT_CHUNKS, Chunk, chunks_of, inflate, keyword_and_text, raw_profile
 from mambair.imaging.tiff import ICC_PROFILE as ICC_TAG
@@ -49,7 +52,7 @@ class Metadata:
     texts: tuple[Chunk, ...] = ()
     """PNG's chunks of text, as they are."""
     colors: tuple[Chunk, ...] = ()
-    """PNG's chunks on colours, as they are."""
+    """PNG's chunks on colours, as they are; for AVIF and HEIC those that say the same."""
     resolution: tuple[float, float] | None = None
     """Pixels per inch, across and down."""
 
@@ -126,11 +129,14 @@ Raw = tuple[Metadata, list[str]]
 
 
 def _of_png(data: bytes) -> Raw:
-    found: dict[str, bytes | None] = {"icc": None, "exif": None, "xmp": None}
+    found: dict[str, bytes | None] = {"icc": None, "exif": None, "xmp": None, "iptc": None}
     texts, colors, resolution, dropped = [], [], None, []
     for kind, content in chunks_of(data):
         if kind in _COLOR_CHUNKS:
-            colors.append((kind, content))
+            if profiles.is_possible((kind, content)):
+                colors.append((kind, content))
+            else:
+                dropped.append("what a PNG says of its colours, damaged")
         elif kind == b"iCCP":
             found["icc"] = inflate(content.partition(b"\0")[2][1:])
             if found["icc"] is None:
@@ -146,11 +152,14 @@ def _of_png(data: bytes) -> Raw:
                 dropped.append("PNG text that is damaged or longer than 1 MiB")
             elif keyword == XMP_KEYWORD:
                 found["xmp"] = text
+            elif raw is not None and raw[1] is not None:
+                found[raw[0]] = found[raw[0]] or raw[1]
             elif raw is not None:
-                found[raw[0]] = found.get(raw[0]) or raw[1]
+                dropped.append("PNG text that holds other programs' data")
             else:
                 texts.append((kind, content))
-    packets = found["icc"], found["exif"], found["xmp"]
+    iptc = None if found["iptc"] is None else iptc_of_resources(found["iptc"])
+    packets = found["icc"], found["exif"], found["xmp"], iptc
     return Metadata(*packets, texts=tuple(texts), colors=tuple(colors), resolution=resolution), dropped
 
 
@@ -165,10 +174,19 @@ def _of_jpeg(data: bytes) -> Raw:
         next((body.removeprefix(head) for marker, body in segments if marker == APP1 and body.startswith(head)), None)
         for head in (EXIF_HEAD, XMP_HEAD)
     )
-    comment = next((body.decode("utf-8", "replace") for marker, body in segments if marker == COMMENT), None)
+    comments = [_decoded(body) for marker, body in segments if marker == COMMENT]
+    dropped = ["XMP beyond 64 KB"] if any(body.startswith(LONG_XMP_HEAD) for _, body in segments) else []
     resolution = jfif_resolution(segments) or (None if block is None else exif.resolution_of(block))
     profile, iptc = icc_of_jpeg(segments), iptc_of_jpeg(segments)
-    return Metadata(profile, block, xmp, iptc, comment, resolution=resolution), []
+    return Metadata(profile, block, xmp, iptc, "\n".join(comments) or None, resolution=resolution), dropped
+
+
+def _decoded(comment: bytes) -> str:
+    """A comment, which no format says the encoding of."""
+    try:
+        return comment.decode()
+    except UnicodeDecodeError:
+        return comment.decode("latin-1")
 
 
 def _of_webp(data: bytes) -> Raw:
@@ -181,21 +199,47 @@ def _of_webp(data: bytes) -> Raw:
 
 def _of_pillow(data: bytes) -> Raw:
     """BMP, GIF, AVIF and HEIC: what Pillow finds in their headers."""
-    try:
-        with Image.open(io.BytesIO(data), formats=openable()) as image:
-            info = dict(image.info)
-    except DAMAGE:
-        return Metadata(), []
+    info, dropped = _info_of_pillow(data)
     comment, dpi = info.get("comment"), info.get("dpi")
     profile, block, xmp = (info.get(key) or None for key in ("icc_profile", "exif", "xmp"))
     raw = Metadata(
         profile if isinstance(profile, bytes) else None,
         block.removeprefix(EXIF_HEAD) if isinstance(block, bytes) else None,
         xmp if isinstance(xmp, bytes) else None,
-        comment=comment.decode("utf-8", "replace") if isinstance(comment, bytes) else None,
+        comment=_decoded(comment) if isinstance(comment, bytes) else None,
         resolution=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
     )
-    return raw, []
+    return raw, dropped
+
+
+def _info_of_pillow(data: bytes) -> tuple[dict[Any, Any], list[str]]:
+    """What Pillow finds, and what is damaged beyond what it reads past: EXIF of AVIF images."""
+    for content, dropped in ((data, []), (heif.without_exif(data), ["damaged EXIF"])):
+        try:
+            with Image.open(io.BytesIO(content), formats=openable()) as image:
+                return dict(image.info), dropped
+        except DAMAGE:
+            continue
+    return {}, []
+
+
+def _of_gif(data: bytes) -> Raw:
+    raw, dropped = _of_pillow(data)
+    return replace(raw, xmp=raw.xmp or xmp_of_gif(data)), dropped
+
+
+def _of_bmp(data: bytes) -> Raw:
+    raw, dropped = _of_pillow(data)
+    return replace(raw, icc_profile=profile_of_bmp(data)), dropped
+
+
+def _of_heif(data: bytes) -> Raw:
+    """AVIF and HEIC, whose primaries and curve are told by a profile or, without one, by numbers that PNG has too."""
+    raw, dropped = _of_pillow(data)
+    numbers = heif.code_points(data)
+    if numbers is None or raw.icc_profile is not None:
+        return raw, dropped
+    return replace(raw, colors=((b"cICP", bytes([*numbers, 0, 1])),)), dropped
 
 
 _READERS: dict[str, Callable[[bytes], Raw]] = {
@@ -203,8 +247,8 @@ _READERS: dict[str, Callable[[bytes], Raw]] = {
     "JPEG": _of_jpeg,
     "MPO": _of_jpeg,
     "WEBP": _of_webp,
-    "BMP": _of_pillow,
-    "GIF": _of_pillow,
-    "AVIF": _of_pillow,
-    "HEIF": _of_pillow,
+    "BMP": _of_bmp,
+    "GIF": _of_gif,
+    "AVIF": _of_heif,
+    "HEIF": _of_heif,
 }

@@ -61,25 +61,34 @@ def read_png_header(stream: IO[bytes]) -> PngHeader:
     """The header of a PNG; pixels are skipped. Raises Damaged."""
     if stream.read(len(SIGNATURE)) != SIGNATURE:
         raise Damaged("no PNG signature")
-    header, transparent, exif, frames = None, False, None, 1
+    header, transparent, exif, frames, entries = None, False, None, 1, 0
     while len(head := stream.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)
         if header is None:
             header = _parse_ihdr(kind, stream.read(length + 4) if length == 13 else b"")
         elif kind == b"IEND":
             break
+        elif kind == b"PLTE":
+            entries = length // 3
+            stream.seek(length + 4, 1)
         elif kind in (b"tRNS", b"eXIf", b"acTL", b"tEXt", b"zTXt"):
             content = stream.read(length)
             stream.seek(4, 1)
-            transparent = transparent or (kind == b"tRNS" and length > 0)
+            transparent = transparent or (kind == b"tRNS" and _says_transparent(header, length, entries))
             exif = content if kind == b"eXIf" else exif or _exif_in_text(kind, content)
             frames = int.from_bytes(content[:4], "big") if kind == b"acTL" else frames
         else:
             stream.seek(length + 4, 1)
     if header is None:
         raise Damaged("ends before its header")
-    transparent = transparent and header.color in (GRAY, COLOR, PALETTE)
     return PngHeader(header.width, header.height, header.depth, header.color, transparent, exif, max(frames, 1))
+
+
+def _says_transparent(header: PngHeader, length: int, entries: int) -> bool:
+    """Whether a chunk tRNS of that length means something, to libpng and here."""
+    if header.color == PALETTE:
+        return 0 < length <= entries
+    return header.color in (GRAY, COLOR) and length >= 2 * _CHANNELS[header.color]
 
 
 def _exif_in_text(kind: bytes, content: bytes) -> bytes | None:
@@ -179,7 +188,7 @@ def keyword_and_text(kind: bytes, content: bytes) -> tuple[bytes, bytes | None]:
 
 
 def raw_profile(keyword: bytes, text: bytes) -> tuple[str, bytes | None] | None:
-    """("exif", block) or ("xmp", packet), or ("other", None), of ImageMagick's text; None for other texts.
+    """("exif", block), ("xmp", packet), ("iptc", resources) or ("other", None) of ImageMagick's text; None for others.
 
     A line names it again, one has its length, and the digits follow.
     """
@@ -192,7 +201,16 @@ def raw_profile(keyword: bytes, text: bytes) -> tuple[str, bytes | None] | None:
         content = b""
     if name in (b"exif", b"APP1") and content.startswith(_RAW_EXIF_HEAD):
         return "exif", content.removeprefix(_RAW_EXIF_HEAD)
+    if name in (b"iptc", b"8bim") and content:
+        return "iptc", content
     return ("xmp", content) if name == b"xmp" and content else ("other", None)
+
+
+def raw_iptc(resources: bytes) -> Chunk:
+    """Photoshop's resources as the text that ImageMagick and others read."""
+    digits = resources.hex().encode()
+    lines = b"\n".join(digits[start : start + 72] for start in range(0, len(digits), 72))
+    return b"zTXt", _RAW_PROFILE + b"iptc\0\0" + zlib.compress(b"\niptc\n%8d\n%s\n" % (len(resources), lines))
 
 
 def with_chunks(data: bytes, before: Sequence[Chunk], after: Sequence[Chunk] = ()) -> bytes:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_TOKEN = re.compile(rb"(?:\s|#[^\n]*\n)*([0-9]+)")
+_TOKEN = re.compile(rb"(?:\s|#[^\n\r]*[\n\r])*([0-9]+)(?=[\s#])")
 _CHANNELS = {b"1": 1, b"2": 1, b"3": 3, b"4": 1, b"5": 1, b"6": 3}
 _BITMAPS, _AS_TEXT = (b"1", b"4"), (b"1", b"2", b"3")
-HEADER_BYTES = 2**12
+HEADER_BYTES = 2**16
 """More than any header takes, long comments included."""
 
 
@@ -84,13 +84,16 @@ def _binary_values(data: bytes, header: PnmHeader) -> np.ndarray:
 
 
 def _take(data: bytes, start: int, dtype: np.dtype, count: int) -> np.ndarray:
-    if len(data) - start < count * dtype.itemsize:
+    length = count * dtype.itemsize
+    if len(data) - start < length:
         raise Damaged("truncated")
+    if data[start - 1 : start + 1] == b"\r\n" and len(data) == start + 1 + length:
+        start += 1  # Windows' end of a line, in a file that would be a byte too long with one of one byte
     return np.frombuffer(data, dtype, count, start)
 
 
 def _text_values(data: bytes, header: PnmHeader) -> np.ndarray:
-    body = re.sub(rb"#[^\n]*", b"", data[header.start - 1 :])
+    body = re.sub(rb"#[^\n\r]*", b"", data[header.start - 1 :])
     # The digits of bitmaps may follow each other without spaces.
     words = re.findall(rb"[01]", body) if header.kind == b"1" else body.split()
     count = header.height * header.width * header.channels

@@ -30,13 +30,24 @@ Chromaticities = Sequence[tuple[float, float]]
 SRGB_PRIMARIES: Chromaticities = ((0.3127, 0.3290), (0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 _PRIMARIES = {  # H.273's numbers
     1: SRGB_PRIMARIES,
+    4: ((0.310, 0.316), (0.67, 0.33), (0.21, 0.71), (0.14, 0.08)),
+    5: ((0.3127, 0.3290), (0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),
+    6: ((0.3127, 0.3290), (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
+    7: ((0.3127, 0.3290), (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
+    8: ((0.310, 0.316), (0.681, 0.319), (0.243, 0.692), (0.145, 0.049)),
     9: ((0.3127, 0.3290), (0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
+    11: ((0.314, 0.351), (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
     12: ((0.3127, 0.3290), (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    22: ((0.3127, 0.3290), (0.630, 0.340), (0.295, 0.605), (0.155, 0.077)),
 }
 _SRGB_CURVE = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 _VIDEO_CURVE = (1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
 _CURVES: dict[int, tuple[float, ...]] = {4: (2.2,), 5: (2.8,), 8: (1.0,), 13: _SRGB_CURVE}
-_CURVES |= dict.fromkeys((1, 6, 14, 15), _VIDEO_CURVE)
+_CURVES |= dict.fromkeys((1, 6, 11, 12, 14, 15), _VIDEO_CURVE)
+_CURVES[7] = (1 / 0.45, 1 / 1.1115, 0.1115 / 1.1115, 1 / 4, 0.0913)
+_UNSPECIFIED = 2
+_CHUNK_BYTES = {b"cICP": 4, b"mDCV": 24, b"cLLI": 8, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
+_EXPONENTS = 0.01, 100.0
 _SRGB_GAMMA, _SRGB_CHRM = 45455, (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 
 
@@ -139,14 +150,39 @@ def make_profile(name: str, curve: Sequence[float], primaries: Chromaticities | 
     return head + table + body
 
 
+def is_possible(chunk: Chunk) -> bool:
+    """Whether a chunk on colours is as long as PNG has it, and holds values that colours can have."""
+    kind, content = chunk
+    if len(content) != _CHUNK_BYTES[kind]:
+        return False
+    if kind == b"gAMA":
+        gamma = int.from_bytes(content, "big")
+        return gamma > 0 and _EXPONENTS[0] <= 100_000 / gamma <= _EXPONENTS[1]
+    if kind != b"cHRM":
+        return True
+    points = _points(struct.unpack(">8I", content))
+    if min(y for _, y in points) <= 0:
+        return False
+    try:
+        matrix = _matrix(points)
+    except np.linalg.LinAlgError:
+        return False
+    return bool(np.isfinite(matrix).all() and np.abs(matrix).max() < 2**15)
+
+
+def _points(numbers: Sequence[int]) -> list[tuple[float, float]]:
+    return [(x / 100_000, y / 100_000) for x, y in zip(numbers[::2], numbers[1::2], strict=True)]
+
+
 def profile_of_png(chunks: Sequence[Chunk], gray: bool) -> bytes | None:
-    """What a PNG without iCCP says of its colours, as a profile; None for sRGB, said or not.
+    """What possible chunks of a PNG without iCCP say of its colours, as a profile; None for sRGB, said or not.
 
     Raises NoProfile for colours that only PNG's own chunks describe.
     """
     found = dict(chunks)
-    if b"cICP" in found and len(found[b"cICP"]) == 4:
+    if b"cICP" in found:
         primaries, curve, matrix, full = found[b"cICP"]
+        primaries, curve = (1 if primaries == _UNSPECIFIED else primaries), (13 if curve == _UNSPECIFIED else curve)
         if primaries not in _PRIMARIES or curve not in _CURVES or matrix or not full:
             raise NoProfile("its colours are those of HDR or of video (cICP), which only PNG can say")
         if (primaries, curve) == (1, 13):
@@ -155,17 +191,13 @@ def profile_of_png(chunks: Sequence[Chunk], gray: bool) -> bytes | None:
         return make_profile(name, _CURVES[curve], None if gray else _PRIMARIES[primaries])
     if b"sRGB" in found:
         return None
-    gamma = int.from_bytes(found.get(b"gAMA", b"")[:4], "big") or _SRGB_GAMMA
-    content = found.get(b"cHRM", b"")
-    chrm = struct.unpack(">8I", content) if len(content) == 32 else _SRGB_CHRM
+    gamma = int.from_bytes(found[b"gAMA"], "big") if b"gAMA" in found else _SRGB_GAMMA
+    chrm = struct.unpack(">8I", found[b"cHRM"]) if b"cHRM" in found else _SRGB_CHRM
     like_srgb = abs(gamma - _SRGB_GAMMA) < 600
     if like_srgb and max(abs(a - b) for a, b in zip(chrm, _SRGB_CHRM, strict=True)) < 200:
         return None
-    points = [(x / 100_000, y / 100_000) for x, y in zip(chrm[::2], chrm[1::2], strict=True)]
     curve_numbers = _SRGB_CURVE if like_srgb else (100_000 / gamma,)
-    if min(y for _, y in points) <= 0:
-        raise NoProfile("its cHRM chunk is impossible")
-    return make_profile(f"PNG, gamma {100_000 / gamma:.2f}", curve_numbers, None if gray else points)
+    return make_profile(f"PNG, gamma {100_000 / gamma:.2f}", curve_numbers, None if gray else _points(chrm))
 
 
 def describe(profile: bytes | None) -> str:

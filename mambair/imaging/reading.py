@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mambair.errors import UserError
-from mambair.imaging import ifd, png
+from mambair.imaging import heif, ifd, png
 from mambair.imaging.decoding import (
     Decoded,
     as_array,
@@ -21,6 +21,7 @@ from mambair.imaging.decoding import (
 )
 from mambair.imaging.files import read_bytes
 from mambair.imaging.headers import ImageHeader, max_pixels
+from mambair.imaging.jpeg_parts import behind_jpeg
 from mambair.imaging.metadata import read_metadata, read_tiff_metadata
 from mambair.imaging.names import printable
 from mambair.imaging.orientation import apply_orientation
@@ -29,6 +30,7 @@ from mambair.imaging.tiff import TiffPage, read_pages
 
 _ANIMATED = ("PNG", "GIF", "WEBP", "AVIF", "HEIF")
 _DEFAULT_MILLISECONDS = 100.0
+_JPEG_START, _FILM_START = b"\xff\xd8\xff", b"ftyp"
 
 
 def read_photo(path: str | Path) -> Photo:
@@ -47,9 +49,19 @@ def read_photo(path: str | Path) -> Photo:
         return _with_pages(photo, data, header, path)
     if header.format in _ANIMATED:
         return _with_frames(photo, data, decoded, path)
-    if header.format == "MPO":
-        return replace(photo, dropped=(*photo.dropped, "further images of a JPEG (previews, other views)"))
+    if header.format in ("JPEG", "MPO"):
+        return _without_followers(photo, data, header)
     return photo
+
+
+def _without_followers(photo: Photo, data: bytes, header: ImageHeader) -> Photo:
+    """The photo that says what follows it in its JPEG file, which is dropped."""
+    behind, dropped = behind_jpeg(data), list(photo.dropped)
+    if header.format == "MPO" or behind.startswith(_JPEG_START):
+        dropped.append("further images of a JPEG (previews, gain maps, other views)")
+    if _FILM_START in behind:
+        dropped.append("the film of a motion photo")
+    return replace(photo, dropped=tuple(dropped))
 
 
 def _with_pages(photo: Photo, data: bytes, header: ImageHeader, path: str | Path) -> Photo:
@@ -78,8 +90,9 @@ def _with_frames(photo: Photo, data: bytes, decoded: Decoded, path: str | Path) 
     if header.format == "PNG":  # what is not pixels can be too much for Pillow
         data = png.only_pixels(data, png.PALETTE, animated=True)
     image = open_with_pillow(data, header, path)
-    if image.info.get("bit_depth", 8) > 8:
-        photo = replace(photo, dropped=(*photo.dropped, "bits beyond 8 of a HEIC photo"))
+    if image.info.get("bit_depth", 8) > 8 or (header.format == "AVIF" and heif.is_deep_avif(data)):
+        kind = "a HEIC photo" if header.format == "HEIF" else "an AVIF image"
+        photo = replace(photo, dropped=(*photo.dropped, f"bits beyond 8 of {kind}"))
     count = int(getattr(image, "n_frames", 1))
     if count == 1:
         return photo

@@ -21,7 +21,7 @@ from mambair.errors import UserError
 from mambair.imaging.exif import ORIENTATION, orientation_in
 from mambair.imaging.ifd import Damaged, Directory, Reader
 from mambair.imaging.names import printable
-from mambair.imaging.pixels import unassociated
+from mambair.imaging.pixels import to_uint8, unassociated
 from mambair.imaging.profiles import lab_to_rgb
 
 _DAMAGES = (
@@ -75,12 +75,29 @@ class TiffPage:
 
     @property
     def alpha(self) -> Alpha:
-        """What the first sample after the colour is; one that no tag explains is taken for alpha."""
-        if self.directory.number(SAMPLES, 1) <= self.inks:
-            return "none"
-        kinds: dict[int, Alpha] = {1: "premultiplied", 2: "straight"}
+        """What the samples after the colour hold of it; one that no tag explains is taken for alpha."""
+        return self._alpha[1]
+
+    @property
+    def alpha_sample(self) -> int:
+        """Which of all samples it is."""
+        return self.inks + self._alpha[0]
+
+    @property
+    def _alpha(self) -> tuple[int, Alpha]:
+        more = self.directory.number(SAMPLES, 1) - self.inks
         extra = self.directory.numbers(EXTRA_SAMPLES)
-        return kinds.get(extra[0], "none") if extra else "straight"
+        if more <= 0:
+            return 0, "none"
+        if not extra:
+            return 0, "straight"
+        kinds: dict[int, Alpha] = {1: "premultiplied", 2: "straight"}
+        return next(((place, kinds[kind]) for place, kind in enumerate(extra[:more]) if kind in kinds), (0, "none"))
+
+    @property
+    def is_signed_or_float(self) -> bool:
+        """Whether its samples are no unsigned integers."""
+        return not set(self.directory.numbers(SAMPLE_FORMAT)) <= {1, 4}
 
     @property
     def channels(self) -> int:
@@ -110,18 +127,19 @@ def first_page(stream: IO[bytes]) -> TiffPage:
 
 
 def decode_tiff_samples(data: bytes, page: TiffPage, name: str | Path) -> np.ndarray:
-    """Pixels of 8 to 16 bits: (H, W, C) uint8 or uint16 in RGB order, C from 1 to 4, not turned; CMYK as uint8 inks.
+    """Pixels of 8 to 16 bits: (H, W, C) uint8 or uint16 in RGB order, C from 1 to 4, not turned.
+
+    CMYK comes as uint8 inks, and alpha if there is one: C is 4 or 5.
 
     Raises UserError, naming the file, for one that cannot be decoded, and for floats, signed and 32-bit numbers.
     """
-    kinds = set(page.directory.numbers(SAMPLE_FORMAT)) or {1}
-    if not kinds <= {1, 4} or page.bits > 16:
+    if page.is_signed_or_float or page.bits > 16:
         what = {2: f"int{page.bits} pixels", 3: f"floats of {page.bits} bits"}
-        found = what.get(max(kinds), f"uint{page.bits} pixels")
+        found = what.get(max(page.directory.numbers(SAMPLE_FORMAT), default=1), f"uint{page.bits} pixels")
         raise UserError(f"{printable(name)}: has {found}; convert it to 8 or 16 bits per channel")
     try:
         samples = _samples(data, page)
-        return _inks(samples) if page.photometric == CMYK else _as_pixels(samples, page)
+        return _inks(samples, page) if page.photometric == CMYK else _as_pixels(samples, page)
     except (*_DAMAGES, tifffile.TiffFileError) as error:
         raise UserError(
             f"{printable(name)}: damaged, or a kind of TIFF that cannot be decoded here ({printable(str(error))}); "
@@ -209,17 +227,24 @@ def _as_pixels(samples: np.ndarray, page: TiffPage) -> np.ndarray:
         color = _rgb_of_lab(color, page.photometric == ICCLAB)
     if page.alpha == "none":
         return np.ascontiguousarray(color)
-    alpha = samples[:, :, page.inks : page.inks + 1]
+    alpha = samples[:, :, page.alpha_sample : page.alpha_sample + 1]
     if page.alpha == "premultiplied":
         color = unassociated(color, alpha)
     return np.concatenate([color, alpha], axis=2)
 
 
-def _inks(samples: np.ndarray) -> np.ndarray:
-    """(H, W, 4) of 16 bits as uint8, which is what colours are converted from."""
-    if samples.dtype != np.uint16 or samples.shape[2] < 4:
+def _inks(samples: np.ndarray, page: TiffPage) -> np.ndarray:
+    """(H, W, 4) inks as uint8, which is what colours are converted from, and alpha if there is one."""
+    if page.bits not in (8, 16) or samples.shape[:2] != page.size or samples.shape[2] < page.inks:
         raise ValueError("its colours are CMYK of an odd kind")
-    return np.rint(samples[:, :, :4] / 257).astype(np.uint8)
+    samples = to_uint8(samples)
+    inks = samples[:, :, : page.inks]
+    if page.alpha == "none":
+        return inks
+    alpha = samples[:, :, page.alpha_sample : page.alpha_sample + 1]
+    if page.alpha == "premultiplied":
+        inks = unassociated(inks, alpha)
+    return np.concatenate([inks, alpha], axis=2)
 
 
 def _rgb_of_lab(stored: np.ndarray, is_icc: bool) -> np.ndarray:

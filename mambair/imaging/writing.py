@@ -13,21 +13,22 @@ import numpy as np
 
 from mambair.errors import UserError
 from mambair.imaging import encoding, exif, profiles
-from mambair.imaging.containers import (
+from mambair.imaging.encoding import HOLDS, check_size, kind_of
+from mambair.imaging.ifd import UNDEFINED, Order, Tags
+from mambair.imaging.jpeg_parts import (
     COMMENT,
     exif_segment,
     icc_segments,
+    iptc_resource,
     iptc_segment,
     with_segments,
     xmp_segment,
 )
-from mambair.imaging.encoding import HOLDS, check_size, kind_of
-from mambair.imaging.ifd import UNDEFINED, Order, Tags
 from mambair.imaging.metadata import ICC_TAG, IPTC_TAG, METRES_PER_INCH, XMP_KEYWORD, XMP_TAG, Metadata
 from mambair.imaging.names import printable
 from mambair.imaging.pictures import Photo
 from mambair.imaging.pixels import to_uint8
-from mambair.imaging.png import Chunk, keyword_and_text, with_chunks
+from mambair.imaging.png import Chunk, keyword_and_text, raw_iptc, with_chunks
 from mambair.runtime.files import atomic_write
 
 _DESCRIPTION_TAG = 270
@@ -129,7 +130,7 @@ class _Parts:
 
 def _png(photo: Photo, quality: int, parts: _Parts) -> bytes:
     metadata, pixels = photo.metadata, photo.pixels
-    parts.drop_all(metadata, "icc_profile", "exif", "xmp", "comment", "texts", "resolution")
+    parts.drop_all(metadata, "icc_profile", "exif", "xmp", "iptc", "comment", "texts", "resolution")
     if photo.animation is not None:
         options = {"duration": list(photo.animation.milliseconds), "loop": photo.animation.loops}
         options |= {"disposal": 0, "blend": 0, "compress_level": encoding.PNG_LEVEL}
@@ -157,6 +158,8 @@ def with_metadata_chunks(data: bytes, metadata: Metadata, channels: int, parts: 
         before.append((b"eXIf", metadata.exif))
     if metadata.xmp is not None:
         before.append((b"iTXt", XMP_KEYWORD + b"\0\0\0\0\0" + metadata.xmp))
+    if metadata.iptc is not None:
+        before.append(raw_iptc(iptc_resource(metadata.iptc)))
     if metadata.comment is not None and not any(text.startswith(b"Comment\0") for _, text in metadata.texts):
         comment = metadata.comment
         parts.add("the comment", lambda: before.append((b"iTXt", b"Comment\0\0\0\0\0" + comment.encode())))

@@ -205,11 +205,11 @@ def test_iptc_and_comments(tmp_path: Path) -> None:
     whole = data.getvalue()
     segment = b"\xff\xed" + struct.pack(">H", len(resources) + 2) + resources
     (tmp_path / "a.jpg").write_bytes(whole[:2] + segment + whole[2:])
-    for extension in ("jpg", "tif"):
+    for extension in ("jpg", "tif", "png"):
         target, dropped = converted(tmp_path / "a.jpg", extension)
         assert dropped == () and read_photo(target).metadata.iptc == iptc
-    target, dropped = converted(tmp_path / "a.jpg", "png")
-    assert dropped == ("IPTC (no place in PNG)",)
+    assert converted(tmp_path / "a.jpg", "webp")[1] == ("IPTC (no place in WebP)", "the comment (no place in WebP)")
+    target, _ = converted(tmp_path / "a.jpg", "png")
     with Image.open(target) as image:
         assert image.info["Comment"] == "hello"
     with Image.open(converted(target, "jpg")[0]) as image:
