@@ -16,7 +16,7 @@ SMOOTHEST = 0.05
 CORRECTION = 1.15
 """The smoothest blocks are those whose noise happens to be small. Measured on 200 photos of BSD400, 330 of ImageNet and
 the 18 of McMaster with known noise, clipped and rounded; docs/restore.md has what errors are left."""
-WINDOW = 1024
+WINDOW = 768
 """The middle of a photo is looked at, at most this large."""
 LOWEST, HIGHEST = 2, 253
 """Pixels beyond are clipped: their noise is cut off."""
