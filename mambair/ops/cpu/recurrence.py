@@ -67,8 +67,8 @@ def backward_chunk(
     start (G, N, 16): state before the chunk.  adjoint (G, N, 16): gradient of the state after this chunk on entry, of
     the state before it on return.  dx, ddelta (G, T, 16): written.  dA (G, N, 16) and dD (G, 16): added to.
     sums (P, T, 16): the lanes of the gradients of B and C are added to its rows.
-    The buffers after it, (T, 16), hold one state of each channel at a time (history: before each step), because the
-    loop over the states is outside: so they stay in the first-level cache.
+    The buffers after it, (T, 16), or (2, T, 16) for history (states before each step) and decays, hold two states of
+    each channel at a time, because the loop over the states is outside: so they stay in the first-level cache.
     """
     states = A.shape[1]
     # Sums over the steps begin anew in each chunk: sums of sums lose less to rounding over a long sequence.
@@ -81,30 +81,48 @@ def backward_chunk(
         dD_block = fma(load(dy, (block, t)), x_t, dD_block)
     store(dD, (block,), load(dD, (block,)) + dD_block)
 
-    for n in range(states):
-        row_B, row_C = rank + n, rank + states + n
-        A_n = load(A, (block, n))
-        h = load(start, (block, n))
+    # Two states at a time share what is loaded for a step, and hide each other's latency. The last one of an odd number
+    # has itself as a silent twin: everything that would reach it or come of it is multiplied by zero.
+    for n in range(0, states, 2):
+        twin = min(n + 1, states - 1)
+        share = projected.dtype.type(twin - n)
+        A_n, A_twin = load(A, (block, n)), load(A, (block, twin))
+        h, h_twin = load(start, (block, n)), load(start, (block, twin)) * broadcast(share)
         for t in range(steps):
-            decay = exp2(load(delta, (block, t)) * A_n)
-            store(history, (t,), h)
-            store(decays, (t,), decay)
-            h = fma(decay, h, load(inputs, (t,)) * broadcast(projected[t, row_B]))
+            delta_t, input_t = load(delta, (block, t)), load(inputs, (t,))
+            decay, decay_twin = exp2(delta_t * A_n), exp2(delta_t * A_twin)
+            store(history, (0, t), h)
+            store(history, (1, t), h_twin)
+            store(decays, (0, t), decay)
+            store(decays, (1, t), decay_twin)
+            h = fma(decay, h, input_t * broadcast(projected[t, rank + n]))
+            h_twin = fma(decay_twin, h_twin, input_t * broadcast(projected[t, rank + twin] * share))
 
-        gradient, after = load(adjoint, (block, n)), h
-        dA_n = broadcast(0.0)
+        row_C, row_C_twin = rank + states + n, rank + states + twin
+        gradient, gradient_twin = load(adjoint, (block, n)), load(adjoint, (block, twin)) * broadcast(share)
+        dA_n, dA_twin = broadcast(0.0), broadcast(0.0)
         for t in range(steps - 1, -1, -1):
-            dy_t = load(dy, (block, t))
+            dy_t, input_t, delta_t = load(dy, (block, t)), load(inputs, (t,)), load(delta, (block, t))
+            B_t, B_twin = broadcast(projected[t, rank + n]), broadcast(projected[t, rank + twin] * share)
             gradient = fma(dy_t, broadcast(projected[t, row_C]), gradient)
-            store(sums, (row_C, t), fma(dy_t, after, load(sums, (row_C, t))))
-            store(sums, (row_B, t), fma(gradient, load(inputs, (t,)), load(sums, (row_B, t))))
-            store(through_input, (t,), fma(gradient, broadcast(projected[t, row_B]), load(through_input, (t,))))
-            gradient = gradient * load(decays, (t,))
-            after = load(history, (t,))
-            exponent = gradient * after
-            store(through_decay, (t,), fma(exponent, A_n, load(through_decay, (t,))))
-            dA_n = fma(exponent, load(delta, (block, t)), dA_n)
+            gradient_twin = fma(dy_t, broadcast(projected[t, row_C_twin] * share), gradient_twin)
+            store(sums, (row_C, t), fma(dy_t, h, load(sums, (row_C, t))))
+            store(sums, (row_C_twin, t), fma(dy_t, h_twin, load(sums, (row_C_twin, t))))
+            store(sums, (rank + n, t), fma(gradient, input_t, load(sums, (rank + n, t))))
+            store(sums, (rank + twin, t), fma(gradient_twin, input_t, load(sums, (rank + twin, t))))
+            to_input = fma(gradient, B_t, load(through_input, (t,)))
+            store(through_input, (t,), fma(gradient_twin, B_twin, to_input))
+            gradient = gradient * load(decays, (0, t))
+            gradient_twin = gradient_twin * load(decays, (1, t))
+            h, h_twin = load(history, (0, t)), load(history, (1, t))
+            exponent, exponent_twin = gradient * h, gradient_twin * h_twin
+            to_decay = fma(exponent, A_n, load(through_decay, (t,)))
+            store(through_decay, (t,), fma(exponent_twin, A_twin, to_decay))
+            dA_n = fma(exponent, delta_t, dA_n)
+            dA_twin = fma(exponent_twin, delta_t, dA_twin)
+        store(adjoint, (block, twin), gradient_twin)
         store(adjoint, (block, n), gradient)
+        store(dA, (block, twin), load(dA, (block, twin)) + dA_twin)
         store(dA, (block, n), load(dA, (block, n)) + dA_n)
 
     D_block = load(D, (block,))

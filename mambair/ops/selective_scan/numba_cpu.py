@@ -131,7 +131,9 @@ def _scan_backward(
         *[(blocks, CHUNK, LANES)] * 6,
         (blocks, states, LANES),
         (2 * states, CHUNK, LANES),
-        *[(CHUNK, LANES)] * 5,
+        (CHUNK, LANES),
+        *[(2, CHUNK, LANES)] * 2,
+        *[(CHUNK, LANES)] * 2,
     )
     buffers = [[u.new_empty(shape).numpy() for shape in shapes] for _ in range(workers)]
 

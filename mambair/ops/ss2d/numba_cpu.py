@@ -136,7 +136,9 @@ def _run_backward(
         *[(blocks, CHUNK, LANES)] * 6,
         (blocks, states, LANES),
         (columns, CHUNK, LANES),
-        *[(CHUNK, LANES)] * 5,
+        (CHUNK, LANES),
+        *[(2, CHUNK, LANES)] * 2,
+        *[(CHUNK, LANES)] * 2,
     )
     buffers = [_buffers(x, shapes) for _ in range(workers)]
     gradient = dy.detach().contiguous().view(batch, length, channels).numpy()
