@@ -139,10 +139,24 @@ def load_state_dict(
     ]
     if misfits and (strict or not all(key.startswith(HEAD_PREFIX) for key in misfits)):
         raise UserError(f"weights {path}{_why_not(network, state, misfits, where)}")
-    fitting = {key: value for key, value in state.items() if key not in misfits}
+    fitting = {key: _as(own[key], key, value, path) for key, value in state.items() if key not in misfits}
     refuse_nonfinite(fitting, path)
     network.load_state_dict({**own, **fitting})
     return misfits
+
+
+def _as(wanted: Tensor, key: str, value: Tensor, path: str | Path) -> Tensor:
+    """A weight in the type of the network's, in which it may have become infinite.
+
+    Raises UserError for integers where the network has none, and for complex numbers.
+    """
+    value = value.dequantize() if value.is_quantized else value.to_dense()
+    if value.is_floating_point() != wanted.is_floating_point() or value.is_complex():
+        kind = str(value.dtype).removeprefix("torch.")
+        raise UserError(
+            f"weights {path}: {printable(key)} holds numbers of {kind}, which are no weights of this network"
+        )
+    return value.to(wanted.dtype)
 
 
 def refuse_nonfinite(state: Mapping[str, Tensor], path: str | Path) -> None:

@@ -1,18 +1,22 @@
 """Files of weights: read .pth and .safetensors without running code in them, write them atomically."""
 
+import argparse
+import datetime
 import io
 import json
+import pathlib
 import pickle
 import re
 import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -30,6 +34,9 @@ _ARCHIVES = {"gzip": b"\x1f\x8b", "7z": b"7z\xbc\xaf", "RAR": b"Rar!", "xz": b"\
 # Unpacked into memory: no network of this kind comes near.
 _LARGEST_MEMBER = 2**32
 
+# The number that torch.save's format of before 1.6 begins with, as a pickle has it, behind its protocol and an opcode.
+_TORCH_MAGIC, _TORCH_MAGIC_END = bytes.fromhex("6cfc9c46f9206aa85019"), 16
+
 _TRUNCATED = "is truncated or damaged; fetch it again"
 
 # What torch's reader raises on damaged bytes, besides its UnpicklingError: it takes them for instructions and follows.
@@ -46,6 +53,32 @@ _DAMAGE = (
     MemoryError,
     struct.error,
 )
+
+
+def _empty_dict(*_: object) -> dict[Any, Any]:
+    return {}
+
+
+def _plain_types() -> Iterator[Any]:
+    """What files may hold besides tensors: NumPy's arrays, and types of Python that hold values and do nothing.
+
+    NumPy 1 and 2, and Python from 3.13 on, write them under different names.
+    """
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        yield np.empty(0).__reduce__()[0], f"{module}._reconstruct"
+        yield np.float64(0).__reduce__()[0], f"{module}.scalar"
+    yield from (np.ndarray, np.dtype, *{type(np.dtype(kind)) for kind in np.typecodes["All"]})
+    yield from (argparse.Namespace, datetime.datetime, datetime.date, datetime.timedelta)
+    yield _empty_dict, "collections.defaultdict"  # torch fills no others
+    yield from (list, dict, set, int, float, str)  # what a defaultdict makes
+    for module in ("pathlib", "pathlib._local"):
+        # Those of the other system cannot be made; the pure ones can.
+        for kind, name in ((pathlib.PurePosixPath, "PosixPath"), (pathlib.PureWindowsPath, "WindowsPath")):
+            yield kind, f"{module}.{name}"
+            yield kind, f"{module}.Pure{name}"
+
+
+_PLAIN_TYPES = tuple(_plain_types())
 
 
 class DamagedFileError(ValueError):
@@ -66,6 +99,7 @@ def load_tensors(source: Path | BinaryIO) -> Any:
             warnings.simplefilter("ignore")  # of damaged files: about odd protocols that they seem to be written in
             # An open file: by a name in .safetensors, torch takes whatever is in it for that.
             file = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
+            stack.enter_context(torch.serialization.safe_globals(list(_PLAIN_TYPES)))
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -118,7 +152,9 @@ def _only_weights_in(file: BinaryIO, path: Path) -> BinaryIO | None:
             names = [info.filename for info in archive.infolist() if not info.is_dir()]
             if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
                 return None
-            weights = [name for name in names if name.endswith(_WEIGHT_SUFFIXES) and not name.startswith("__MACOSX")]
+            weights = [
+                name for name in names if name.lower().endswith(_WEIGHT_SUFFIXES) and not name.startswith("__MACOSX")
+            ]
             if len(weights) != 1:
                 listed = ", ".join(weights[:3])
                 holds = f"with {len(weights)} weight files ({listed}, ...)" if weights else "without weights"
@@ -177,10 +213,31 @@ def _read_pickle(file: BinaryIO, path: Path) -> tuple[dict[str, Any], dict[str, 
     except DamagedFileError as error:
         if "TorchScript" in str(error):
             raise UserError(f"weights {path}: this is a TorchScript program; a state dict (.pth) is needed") from None
+        if _is_other_pickle(file):
+            raise UserError(
+                f"weights {path}: this is a pickle that torch.save did not write; load it in Python, and save its "
+                "weights as .safetensors"
+            ) from None
         raise UserError(f"weights {path}: the file {_TRUNCATED}") from None
     if not isinstance(content, Mapping):
         raise UserError(f"weights {path}: the file holds a {type(content).__name__}, not a network's weights")
+    content = _with_tensors(content)
     return dict(content), _checked_options(content.get(METADATA_KEY), path)
+
+
+def _is_other_pickle(file: BinaryIO) -> bool:
+    file.seek(0)
+    head = file.read(_TORCH_MAGIC_END)
+    return head.startswith(b"\x80") and _TORCH_MAGIC not in head and len(head) == _TORCH_MAGIC_END
+
+
+def _with_tensors(content: Any) -> Any:
+    """NumPy's arrays of numbers in a file as tensors, wherever they are; all else as it is."""
+    if isinstance(content, np.ndarray) and content.dtype.kind in "fiub":
+        return torch.from_numpy(np.array(content.astype(content.dtype.newbyteorder("="), copy=False)))
+    if isinstance(content, Mapping):
+        return {key: _with_tensors(value) for key, value in content.items()}
+    return content
 
 
 def _checked_options(options: Any, path: Path) -> dict[str, Any] | None:

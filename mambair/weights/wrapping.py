@@ -17,11 +17,8 @@ from torch import Tensor
 from mambair.errors import UserError
 from mambair.weights.foreign import foreign_name
 
-AVERAGED = (
-    *("params_ema", "ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema", "model_ema_state_dict"),
-    *("generator_ema", "net_g_ema", "netG_ema", "g_ema"),
-)
-"""Names of a set of averaged weights, best first."""
+AVERAGED = ("params_ema",)
+"""Names of a set of averaged weights, best first; whatever else is called an average follows them."""
 PLAIN = (
     *("params", "state_dict", "model_state_dict", "model", "generator", "net_g", "netG", "network_g", "net", "network"),
     *("generator_state_dict", "G", "weights"),
@@ -40,6 +37,9 @@ _INSIDE = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_checkpoint_wrapped_module|_fsd
 _NOT_OF_THE_NETWORK = re.compile(
     r"(n_averaged$|(loss|losses|criterion|perceptual|vgg|lpips|metrics?|discriminator|net_?d)\w*\.)", re.IGNORECASE
 )
+_COUNTERS = re.compile(r"(^|\.)total_(ops|params)$")
+"""What thop and its like leave in every part of a network that they have counted the operations of."""
+_AVERAGE = re.compile(r"(^|[_-])(ema|averaged?|avg|swa|shadow)(?=$|[_-])", re.IGNORECASE)
 _OTHER_SETS = re.compile(r"optim|sched|scaler|discriminator|net_?d|loss|criterion", re.IGNORECASE)
 _TRAINING_STATE = ("optimizers", "optimizer_state_dict")
 
@@ -47,11 +47,12 @@ _TRAINING_STATE = ("optimizers", "optimizer_state_dict")
 def weight_sets(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The sets of weights in a file by their names, best first, empty ones left out; {} for a bare state dict."""
     found: dict[str, Mapping[str, Any]] = {}
-    for name in (*AVERAGED, *PLAIN):
+    averaged = [str(name) for name in content if is_averaged(str(name)) and not _OTHER_SETS.search(str(name))]
+    for name in dict.fromkeys((*AVERAGED, *averaged, *PLAIN)):
         value = content.get(name)
         if isinstance(value, Mapping) and value:
             inner = weight_sets(value)
-            found |= {f"{name}.{key}": each for key, each in inner.items()} or {name: value}
+            found |= {f"{name}.{key}": each for key, each in inner.items()} or _if_weights(name, value)
     if not found and not _has_tensors(content):
         others = {
             str(name): weight_sets(value) or {"": value}
@@ -59,10 +60,21 @@ def weight_sets(content: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
             if isinstance(value, Mapping) and not _OTHER_SETS.search(str(name))
         }
         others = {name: inner for name, inner in others.items() if any(map(_has_tensors, inner.values()))}
+        if len(others) > 1:  # a generator and its discriminator, say
+            others = {name: inner for name, inner in others.items() if any(map(_has_anchor, inner.values()))}
         if len(others) == 1:
             ((name, inner),) = others.items()
             found = {f"{name}.{key}".rstrip("."): each for key, each in inner.items()}
     return {name: found[name] for name in sorted(found, key=lambda name: not is_averaged(name))}
+
+
+def _if_weights(name: str, value: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The set by its name; none where an average has numbers, such as its decay, and no weights."""
+    return {} if is_averaged(name) and not _has_tensors(value) else {name: value}
+
+
+def _has_anchor(state: Mapping[Any, Any]) -> bool:
+    return any(str(key).endswith(_ANCHORS) for key in state)
 
 
 def _has_tensors(state: Mapping[Any, Any]) -> bool:
@@ -71,7 +83,7 @@ def _has_tensors(state: Mapping[Any, Any]) -> bool:
 
 def is_averaged(name: str) -> bool:
     """Whether a set, or what stands under a prefix, is called averaged weights."""
-    return any(re.search(r"(^|_)(ema|averaged?)(_|$)", part) for part in name.split("."))
+    return any(_AVERAGE.search(part) for part in name.split("."))
 
 
 def unwrap(
@@ -102,9 +114,8 @@ def unwrap(
     elif name is not None and len(sets) > 1 and is_averaged(name):
         others = ", ".join(list(sets)[1:])
         logger.info("weights %s: the averaged weights (%s) are taken; the file has %s too", path, name, others)
-    state = {
-        str(key): value for key, value in (content if name is None else sets[name]).items() if isinstance(value, Tensor)
-    }
+    chosen = content if name is None else sets[name]
+    state = {str(key): value for key, value in chosen.items() if isinstance(value, Tensor)}
     if not state:
         keys = ", ".join(list(map(str, content))[:5])
         raise UserError(f"weights {path}: there are no weights in the file (its keys: {keys})")
@@ -127,7 +138,11 @@ def without_prefix(
     prefix = _find_prefix(state, wanted)
     if prefix is None:
         return _without_common_prefix(state)
-    own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    own = {
+        key.removeprefix(prefix): value
+        for key, value in state.items()
+        if key.startswith(prefix) and not _COUNTERS.search(key)
+    }
     if not prefix:
         own = {key: value for key, value in own.items() if _is_wanted(key, wanted) and not _is_beside(key, own)}
     left_out = len(state) - len(own) - ("n_averaged" in state)

@@ -1,13 +1,18 @@
 """Weights in whatever trainers and people put around them, and which ones of several are taken."""
 
+import argparse
+import datetime
 import io
 import logging
+import pickle
 import shutil
 import zipfile
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -110,7 +115,19 @@ def test_empty_averages(tmp_path: Path, empty: dict | None) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [("params", "params_ema"), ("state_dict", "ema_state_dict"), ("model", "model_ema"), ("generator", "g_ema")],
+    [
+        ("params", "params_ema"),
+        ("state_dict", "ema_state_dict"),
+        ("model", "model_ema"),
+        ("generator", "g_ema"),
+        ("params", "EMA"),
+        ("net_g", "net-g-ema"),
+        ("model_state_dict", "model_state_dict_ema"),
+        ("params", "averaged"),
+        ("model", "swa_model"),
+        ("weights", "shadow"),
+        ("network_g", "ema_weights"),
+    ],
 )
 def test_of_two_sets_the_averaged_one_is_taken_and_it_is_said(tmp_path: Path, caplog, names: tuple[str, str]) -> None:
     network = build_network(LIGHT)
@@ -131,6 +148,77 @@ def test_of_two_networks_in_one_set_the_averaged_one_is_taken(tmp_path: Path) ->
         assert_loads(tmp_path / "a.ckpt", averaged)
 
 
+def test_what_is_called_an_average_and_is_none(tmp_path: Path) -> None:
+    state = build_network(LIGHT).state_dict()
+    beside = {
+        "ema_optimizer": {"a": torch.ones(1)},
+        "net_d_ema": {"conv0.weight": torch.ones(1)},
+        "ema": {"decay": 0.9},
+    }
+    torch.save({"params": state, **beside}, tmp_path / "a.pth")
+    assert_loads(tmp_path / "a.pth", state)
+
+
+def test_the_generator_among_networks_of_unknown_names(tmp_path: Path) -> None:
+    state = build_network(LIGHT).state_dict()
+    torch.save({"D_state": {"conv0.weight": torch.ones(1)}, "G_state": under("module.", state)}, tmp_path / "a.pth")
+    assert_loads(tmp_path / "a.pth", state)
+
+
+def test_counters_of_operations_are_left_out(tmp_path: Path, caplog) -> None:
+    state = build_network(LIGHT).state_dict()
+    counters = {f"{key.rpartition('.')[0]}.total_ops": torch.zeros(1) for key in [*state][:3]}
+    counters |= {"total_params": torch.zeros(1)}
+    for prefix in ("", "model."):
+        torch.save({"params": under(prefix, {**state, **counters})}, tmp_path / "a.pth")
+        with caplog.at_level(logging.INFO):
+            assert_loads(tmp_path / "a.pth", state)
+        assert f"{len(counters)} others are left out" in caplog.text
+
+
+def test_values_beside_the_weights_and_arrays_of_numpy(tmp_path: Path) -> None:
+    """Nothing of them runs: see tests/faults/test_hostile_files.py for what does."""
+    state = build_network(LIGHT).state_dict()
+    values = {"best": np.float64(31.5), "path": Path("x"), "when": datetime.datetime(2026, 1, 1), "seen": {1}}
+    values |= {"args": argparse.Namespace(lr=1e-4, out=Path("y")), "log": defaultdict(list, loss=[np.float32(1)])}
+    arrays = {key: value.numpy() for key, value in state.items()}
+    for number, content in enumerate([{"params": state, **values}, {"state_dict": arrays, **values}, arrays]):
+        torch.save(content, tmp_path / f"{number}.pth")
+        assert_loads(tmp_path / f"{number}.pth", state)
+    old = (tmp_path / "2.pth").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(old)) as archive, zipfile.ZipFile(tmp_path / "numpy1.pth", "w") as other:
+        for name in archive.namelist():  # as NumPy 1 wrote them; the names are as long in the pickle's line
+            other.writestr(name, archive.read(name).replace(b"numpy._core.multiarray\n", b"numpy.core.multiarray\n"))
+    assert_loads(tmp_path / "numpy1.pth", state)
+
+
+@pytest.mark.parametrize("change", ["half", "bfloat16", "double", "to_sparse"])
+def test_weights_in_other_types(tmp_path: Path, change: str) -> None:
+    state = build_network(LIGHT).state_dict()
+    stored = {key: getattr(value, change)() for key, value in state.items()}
+    torch.save(stored, tmp_path / "a.pth")
+    assert_loads(tmp_path / "a.pth", {key: value.to_dense().float() for key, value in stored.items()})
+
+
+def test_numbers_that_are_no_weights_are_refused(tmp_path: Path) -> None:
+    state = build_network(LIGHT).state_dict()
+    for other, told in (
+        ({"conv_first.bias": state["conv_first.bias"].int()}, r"conv_first\.bias holds numbers of int32"),
+        ({"conv_first.bias": state["conv_first.bias"].to(torch.complex64)}, "numbers of complex64"),
+        ({"conv_first.bias": state["conv_first.bias"].double() + 1e300}, "not finite"),
+    ):
+        torch.save({**state, **other}, tmp_path / "a.pth")
+        with pytest.raises(UserError, match=told):
+            load_network(tmp_path / "a.pth")
+
+
+def test_a_pickle_of_something_else_is_not_called_damaged(tmp_path: Path) -> None:
+    arrays = {"conv_first.weight": np.zeros(3, np.float32)}
+    (tmp_path / "a.pth").write_bytes(pickle.dumps(arrays))
+    with pytest.raises(UserError, match=r"torch\.save did not write"):
+        load_network(tmp_path / "a.pth")
+
+
 def test_a_training_checkpoint_with_weights_is_no_training_state(tmp_path: Path) -> None:
     state = build_network(LIGHT).state_dict()
     torch.save({"model": state, "optimizers": [{"state": {}, "param_groups": []}]}, tmp_path / "a.pth")
@@ -147,17 +235,18 @@ def test_the_content_tells_what_a_file_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("real", ["net.pth", "net.safetensors"])
-def test_a_zip_around_the_weights(tmp_path: Path, real: str) -> None:
+@pytest.mark.parametrize("upper", [False, True])
+def test_a_zip_around_the_weights(tmp_path: Path, real: str, upper: bool) -> None:
     network = build_network(LIGHT)
     save_weights(network, tmp_path / real)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.write(tmp_path / real, f"release/{real}")
+        archive.write(tmp_path / real, f"release/{real.upper() if upper else real}")
         archive.writestr("release/README.md", "thanks")
         archive.writestr("__MACOSX/._net.pth", "x")
     assert_loads(tmp_path / "a.zip", network.state_dict())
     with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
         archive.write(tmp_path / real, "another.pth")
-    with pytest.raises(UserError, match=r"a ZIP archive with 2 weight files \(release/net.*another\.pth.*unpack it"):
+    with pytest.raises(UserError, match=r"a ZIP archive with 2 weight files \(.*another\.pth.*unpack it"):
         load_network(tmp_path / "a.zip")
 
 
