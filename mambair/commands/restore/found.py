@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,10 +50,23 @@ class Search:
 
     def below(self, folder: Path) -> list[Path]:
         """Images and videos in a folder and its subfolders, linked ones too, except for results of an earlier run."""
-        results = self.output.resolve()
-        inside = results != folder.resolve() and results.is_relative_to(folder.resolve())
-        files = sorted(self._walk(folder, (), results if inside else None), key=natural_key)
+        return self.photos([folder], folder)
+
+    def photos(self, matches: Iterable[Path], folder: Path) -> list[Path]:
+        """The files among what was found in a folder, and images and videos in the folders among it; no results."""
+        results = self._results_in(folder)
+        files: list[Path] = []
+        for match in matches:
+            if match.is_dir():
+                files += sorted(self._walk(match, (), results), key=natural_key)
+            elif (results is None or not match.resolve().is_relative_to(results)) and self.takes(match):
+                files.append(match)
         return without_earlier_results(files, folder)
+
+    def _results_in(self, folder: Path) -> Path | None:
+        """The folder of the results, if it lies in a searched one."""
+        results, searched = self.output.resolve(), folder.resolve()
+        return results if results != searched and results.is_relative_to(searched) else None
 
     def _walk(self, folder: Path, above: tuple[Path, ...], results: Path | None) -> Iterator[Path]:
         """`above`: the folders that this one lies in, links followed."""

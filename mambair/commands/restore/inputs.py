@@ -208,13 +208,10 @@ def _expand_pattern(text: str, search: Search) -> Iterator[tuple[Path, Path]]:
     parts = Path(text).parts
     fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), parts))
     matches = glob.glob(text, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute patterns)
-    for match in sorted(map(Path, matches), key=natural_key):
-        if match.is_dir():
-            if "**" not in parts:
-                for file in search.below(match):
-                    yield file, file.relative_to(fixed)
-        elif search.takes(match):
-            yield match, match.relative_to(fixed)
+    found = sorted(map(Path, matches), key=natural_key)
+    recursive = "**" in parts  # which finds what is in folders itself
+    for file in search.photos((match for match in found if not (recursive and match.is_dir())), fixed):
+        yield file, file.relative_to(fixed)
 
 
 def _why_nothing(text: str) -> str:

@@ -7,7 +7,8 @@ skipped or replaced there. Elsewhere no list is written.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from mambair.imaging.headers import printable
@@ -33,17 +34,21 @@ def read_list(path: Path) -> set[Path]:
     return {folder / os.fsdecode(name) for name in names if name}
 
 
-def earlier_results(folder: Path) -> set[Path]:
-    """All results that lists in a folder, its subfolders and beside it name."""
-    folder = folder.resolve()
-    lists = [list_beside(folder), *folder.rglob(f".*{LIST_SUFFIX}")]
-    return {result for path in lists for result in read_list(path)}
+def earlier_results(files: Iterable[Path]) -> set[Path]:
+    """Those of the files that the lists beside the folders that they lie in name."""
+    read = cache(lambda folder: read_list(list_beside(folder)))
+    found = set()
+    for file in files:
+        place = file.resolve()
+        if any(place in read(folder) for folder in place.parents if folder.name):
+            found.add(file)
+    return found
 
 
 def without_earlier_results(files: Sequence[Path], folder: Path) -> list[Path]:
-    """The files of a searched folder that are no results of earlier runs; all, where they are nothing else."""
-    results = earlier_results(folder)
-    photos = [file for file in files if file.resolve() not in results] if results else list(files)
+    """The files found in a folder that are no results of earlier runs; all, where they are nothing else."""
+    results = earlier_results(files)
+    photos = [file for file in files if file not in results]
     if not photos or len(photos) == len(files):
         return list(files)
     logger.info(

@@ -37,13 +37,14 @@ class Results:
         """
         refuse_own_sources(jobs)
         if len(jobs) == 1 and jobs[0].target == output:
-            return cls(output)
+            beside = output.resolve().parent == jobs[0].source.resolve().parent
+            return cls(output.parent, list_path=list_beside(output.parent) if beside else None)
         where = output.resolve()
         searched = [folder.resolve() for folder in searched_folders(paths)]
         parents = {job.source.resolve().parent for job in jobs}
         inside = any(where == folder or folder in where.parents for folder in {*searched, *parents})
         above = any(where in folder.parents for folder in searched)
-        if not inside and not above:
+        if (not inside and not above) or not where.name:  # beside the root of a disk is no place for a list
             return cls(output)
         apart = not above and where not in parents and not any(where.is_relative_to(folder) for folder in searched)
         results = cls(output, frozenset(read_list(list_beside(output))), list_beside(output))

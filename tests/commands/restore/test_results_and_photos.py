@@ -69,6 +69,28 @@ def test_results_of_single_photos_are_known_too(photos: Path, tmp_path: Path, re
     assert "better/a.png" not in contents(tmp_path / "out") and len(contents(tmp_path / "out")) == 3
 
 
+@pytest.mark.parametrize("pattern", ["**/*.png", "*/*.png", "*"])
+def test_patterns_do_not_find_results(photos: Path, tmp_path: Path, restore, pattern: str) -> None:
+    for output in (photos / "sub" / "out", photos / "out"):
+        assert restore(photos / "**/*.png", "-o", output) == 0
+        assert set(contents(output)) == {"a.png", "b.png", "sub/a.png"}
+    before = contents(photos)
+    assert restore(photos / "**/*.png", "-o", photos / "out", "--skip-existing") == 0
+    assert contents(photos) == before
+    assert restore(photos / pattern, "-o", tmp_path / "out") == 0
+    assert set(contents(tmp_path / "out")) == {"sub/a.png"} | ({"a.png", "b.png"} if pattern != "*/*.png" else set())
+    assert set(sizes(tmp_path / "out").values()) == {24}
+    assert restore(photos / "out/*.png", "-o", tmp_path / "again") == 0  # named, as a folder may be
+    assert set(contents(tmp_path / "again")) == {"a.png", "b.png"}
+
+
+def test_a_result_named_beside_its_photo_is_none(photos: Path, tmp_path: Path, restore) -> None:
+    assert restore(photos / "a.png", "-o", photos / "a_x2.png") == 0
+    assert restore(photos / "a.png", "-o", photos / "a_x2.png", "--overwrite") == 0
+    assert restore(photos, "-o", tmp_path / "out") == 0
+    assert set(contents(tmp_path / "out")) == {"a.png", "b.png", "sub/a.png"}
+
+
 def test_results_of_another_type_in_the_same_folder(photos: Path, tmp_path: Path, restore, capsys) -> None:
     assert restore(photos, "-o", photos, "--format", "tif") == 0
     assert restore(photos, "-o", tmp_path / "out") == 0
