@@ -266,7 +266,7 @@ def inspect_pairs(
                 on_progress(1)
     if gray:
         logger.info(
-            "%s: is gray and read as three equal channels, as are %d of %d images here",
+            "%s: is gray and read as three equal channels; so are %d of %d images here in all",
             printable(gray[0]),
             len(gray),
             len(pairs),

@@ -274,7 +274,7 @@ def test_gray_images_are_read_as_colour_and_counted_in_one_line(
     with caplog.at_level(logging.INFO, "mambair"):
         assert inspect_pairs(pairs, Requirements(scale=2, decode=True)) == []
     gray = tmp_path / "gt" / "b.png"
-    assert caplog.messages == [f"{gray}: is gray and read as three equal channels, as are 2 of 3 images here"]
+    assert caplog.messages == [f"{gray}: is gray and read as three equal channels; so are 2 of 3 images here in all"]
     for image in (pairs[1].gt.read("color"), pairs[1].lq.read("color")):
         assert image.shape[2] == 3 and (image == image[:, :, :1]).all()
     caplog.clear()

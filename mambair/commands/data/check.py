@@ -68,7 +68,8 @@ def _warn(reports: Sequence[SectionReport], against: Sequence[Path]) -> None:
     for place in against:
         sets |= dict(_sets_of(place))
     with progress_bar() as progress:
-        bar = progress.add_task("comparing", total=sum(map(len, sets.values())))
+        paths = {entry.path for entries in sets.values() for entry in entries}
+        bar = progress.add_task("comparing", total=len(paths))
         findings = find_all(sets, default_workers(), lambda count: progress.advance(bar, count))
     for finding in findings:
         console.print(finding.text(), markup=False, highlight=False, soft_wrap=True)
