@@ -41,7 +41,7 @@ def check_classifier(model: str, loss: str) -> None:
 
 def missing_library(loss: str) -> UserError:
     """What a user is told where torchmetrics is not installed."""
-    return UserError(f"{loss} needs torchmetrics; install it with: pip install mambair[losses]")
+    return UserError(f"{loss} needs torchmetrics; install it with: pip install 'mambair[losses]'")
 
 
 class LearnedLoss(nn.Module):

@@ -26,7 +26,7 @@ def build_model(name: str, metric: str) -> Callable[..., Tensor]:
     except ImportError as error:
         raise UserError(
             f"val.metrics: {metric} needs pyiqa (licensed for noncommercial use); install it with: "
-            "pip install mambair[metrics]"
+            "pip install 'mambair[metrics]'"
         ) from error
     try:
         return pyiqa.create_metric(name, device=torch.device("cpu"))

@@ -91,7 +91,7 @@ def register_from_libraries(name: str, where: str) -> None:
                 return
     missing = [library for library in LIBRARIES if find_spec(library) is None]
     hint = did_you_mean(name, OPTIMIZERS.names()) or f"; known: {', '.join(OPTIMIZERS.names())}"
-    more = f"; {' and '.join(missing)} may have it: pip install mambair[optimizers]" if missing else ""
+    more = f"; {' and '.join(missing)} may have it: pip install 'mambair[optimizers]'" if missing else ""
     raise UserError(f"{where}: unknown optimizer '{name}'{hint}{more}")
 
 

@@ -98,7 +98,7 @@ def _h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise UserError("DND's files are HDF5: install h5py (pip install mambair[dnd])") from error
+        raise UserError("DND's files are HDF5: install h5py (pip install 'mambair[dnd]')") from error
     return h5py
 
 
