@@ -170,5 +170,5 @@ def test_missing_library_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("torchmetrics.image.lpip", "torchmetrics.functional.image.dists"):
         monkeypatch.setitem(sys.modules, name, None)
     for loss in ("LPIPSLoss", "DISTSLoss"):
-        with pytest.raises(UserError, match=r"pip install mambair\[losses\]"):
+        with pytest.raises(UserError, match=r"pip install 'mambair\[losses\]"):
             LOSSES.build({"type": loss})

@@ -60,7 +60,7 @@ def test_direction_of_each_metric():
 
 def test_missing_package_is_explained(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    with pytest.raises(UserError, match=r"pip install mambair\[metrics\]"):
+    with pytest.raises(UserError, match=r"pip install 'mambair\[metrics\]"):
         calculate_niqe(np.zeros((8, 8, 3), np.uint8))
 
 
