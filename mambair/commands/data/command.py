@@ -17,6 +17,7 @@ from mambair.commands.data.select import add_select
 from mambair.commands.data.sidd import sidd_jobs
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.errors import UserError
+from mambair.imaging.names import printable
 from mambair.options.command_line import add_force_yml
 from mambair.runtime.log_setup import console
 
@@ -74,6 +75,10 @@ def make_jpeg(args: argparse.Namespace) -> int:
 
 def make_subimages(args: argparse.Namespace) -> int:
     """Overlapping crops."""
+    if args.output.resolve() == args.folder.resolve():
+        raise UserError(
+            f"{printable(args.output)}: holds the images that are cropped; name another folder for the crops"
+        )
     jobs = subimage_jobs(args.folder, args.output, args.crop_size, args.step, args.threshold, args.scale)
     keys = ("crop_size", "step", "threshold", "scale")
     settings = {"source": str(args.folder.resolve()), **{key: getattr(args, key) for key in keys}}

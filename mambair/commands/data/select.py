@@ -12,11 +12,12 @@ from pathlib import Path
 
 from mambair.commands.data.derive import images_in
 from mambair.commands.data.jobs import Job, claimed_folder, default_workers, progress_bar, run_jobs
+from mambair.commands.data.metainfo import replaceable_list
 from mambair.commands.exit_codes import OK
 from mambair.data.origins import jpeg_source
 from mambair.errors import UserError
 from mambair.imaging.headers import DAMAGE, parse_header, printable
-from mambair.runtime.files import FileMark, atomic_write, write_unless_changed
+from mambair.runtime.files import atomic_write, write_unless_changed
 from mambair.runtime.log_setup import console
 
 FULL_CHROMA = "4:4:4"
@@ -123,9 +124,7 @@ def put_photos(
 
 def write_list(photos: Sequence[Path], path: Path, overwrite: bool) -> None:
     """A file for meta_info_file: one name a line."""
-    earlier = FileMark.of(path)
-    if earlier is not None and not overwrite:
-        raise UserError(f"{printable(path)}: exists already; name another file or give --overwrite")
+    earlier = replaceable_list(path, overwrite)
     with write_unless_changed(path, earlier) as temporary:
         temporary.write_text("".join(f"{photo.name}\n" for photo in photos), encoding="utf-8")
 

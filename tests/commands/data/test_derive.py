@@ -145,3 +145,22 @@ def test_the_colour_profile_goes_along(tmp_path, photo, source):
             assert colors == metadata
         else:
             assert color_difference(colors.icc_profile, make_profile("linear", (1.0,), SRGB_PRIMARIES)) <= 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["subimages", "{folder}", "{link}", "--crop-size", "8"], "name another folder for the crops"),
+        (["metainfo", "{folder}", "{folder}/a.png"], "is the name of an image"),
+        (["select", "{folder}", "--list", "{folder}/a.png"], "is the name of an image"),
+    ],
+)
+def test_images_are_not_taken_for_results(image_folder, tmp_path, capsys, arguments, message):
+    folder = image_folder("HR")
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert "a.png" in before
+    filled = [each.format(folder=folder, link=tmp_path / "link") for each in arguments]
+    assert main([*filled, "--overwrite"]) == 2
+    assert message in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
