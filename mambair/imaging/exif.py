@@ -27,6 +27,7 @@ from mambair.imaging.ifd import (
 
 ORIENTATION, X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 274, 282, 283, 296
 INCH, CENTIMETRE = 2, 3
+_UNITS = (1, INCH, CENTIMETRE)
 MAKER_NOTE = 0x927C
 _COLOR_SPACE = 0xA001
 
@@ -150,6 +151,8 @@ def page_tags(block: bytes | None) -> tuple[Order, Tags, Mapping[int, Tags]]:
     reader = Reader(io.BytesIO(block))
     main, _ = reader.directory(reader.first)
     tags = {number: tag for number, tag in main.tags.items() if number in _DESCRIPTION_TAGS}
+    if main.number(RESOLUTION_UNIT, INCH) not in _UNITS:  # libtiff complains of it each time the file is opened
+        del tags[RESOLUTION_UNIT]
     parts = {}
     for number in _SAFE:
         start = main.number(number, 0)

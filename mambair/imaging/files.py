@@ -35,7 +35,8 @@ __all__ = [
 
 ColorMode = Literal["color", "gray", "y", "unchanged"]
 
-IMAGE_EXTENSIONS = PHOTO_EXTENSIONS | HEIC_EXTENSIONS | {".gif", ".apng", ".avif", ".ppm", ".pgm", ".pbm", ".pnm"}
+_ONLY_READ_EXTENSIONS = {".gif", ".apng", ".avif", ".avifs", ".mpo", ".ppm", ".pgm", ".pbm", ".pnm"}
+IMAGE_EXTENSIONS = PHOTO_EXTENSIONS | HEIC_EXTENSIONS | _ONLY_READ_EXTENSIONS
 """Of all files that are read, whoever asks."""
 
 _WRITTEN_EXTENSIONS = PHOTO_EXTENSIONS | {".ppm", ".pgm"}

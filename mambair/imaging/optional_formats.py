@@ -4,7 +4,7 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 
-HEIC_EXTENSIONS = frozenset({".heic", ".heif"})
+HEIC_EXTENSIONS = frozenset({".heic", ".heif", ".hif"})
 HEIC_REMEDY = "HEIC photos are read with one more package: pip install 'mambair[heic]'"
 
 # Pillow's many other formats are rare among photos, and their readers less tried by damaged files. PNG, TIFF, PBM, PGM

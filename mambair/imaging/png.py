@@ -76,7 +76,7 @@ def read_png_header(stream: IO[bytes]) -> PngHeader:
             stream.seek(4, 1)
             transparent = transparent or (kind == b"tRNS" and _says_transparent(header, length, entries))
             exif = content if kind == b"eXIf" else exif or _exif_in_text(kind, content)
-            frames = int.from_bytes(content[:4], "big") if kind == b"acTL" else frames
+            frames = int.from_bytes(content[:4], "big") if kind == b"acTL" and length == 8 else frames
         else:
             stream.seek(length + 4, 1)
     if header is None:

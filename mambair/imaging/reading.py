@@ -28,7 +28,7 @@ from mambair.imaging.orientation import apply_orientation
 from mambair.imaging.pictures import Animation, Photo
 from mambair.imaging.tiff import TiffPage, read_pages
 
-_ANIMATED = ("PNG", "GIF", "WEBP", "AVIF", "HEIF")
+_ANIMATED = ("GIF", "WEBP", "AVIF", "HEIF")
 _DEFAULT_MILLISECONDS = 100.0
 _JPEG_START, _FILM_START = b"\xff\xd8\xff", b"ftyp"
 
@@ -47,6 +47,11 @@ def read_photo(path: str | Path) -> Photo:
     photo = Photo(pixels, found.metadata, dropped=found.dropped)
     if header.format == "TIFF":
         return _with_pages(photo, data, header, path)
+    if header.format == "PNG":
+        try:
+            return _with_frames(photo, data, decoded, path)
+        except UserError:  # of what was added to a picture that is whole
+            return replace(photo, dropped=(*photo.dropped, "frames beyond the first, which are damaged"))
     if header.format in _ANIMATED:
         return _with_frames(photo, data, decoded, path)
     if header.format in ("JPEG", "MPO"):

@@ -15,11 +15,12 @@ from mambair.data.origins import jpeg_source
 from mambair.errors import UserError
 from mambair.imaging import heif
 from mambair.imaging.files import read_image, read_image_size
+from mambair.imaging.ifd import ASCII, SHORT, Tag, number_tag
 from mambair.imaging.jpeg_parts import behind_jpeg, only_jpeg_pixels
 from mambair.imaging.optional_formats import openable
 from mambair.imaging.photo import Photo, read_photo, write_photo
 from mambair.imaging.profiles import color_difference
-from tests.imaging.odd_files import COLOR, GRAY, PALETTE, picture, png
+from tests.imaging.odd_files import COLOR, GRAY, PALETTE, exif, picture, png
 
 EMPTY_EXIF = b"MM\0*\0\0\0\x08\0\0\0\0\0\0"
 
@@ -200,6 +201,34 @@ def test_primaries_of_film_and_television_become_a_profile(tmp_path: Path, numbe
     profile = read_photo(tmp_path / "b.tif").metadata.icc_profile
     assert (profile is None) == (numbers == (2, 2))
     assert numbers == (2, 2) or color_difference(profile, None) > 3
+
+
+@pytest.mark.parametrize("damage", ["count cut", "count cut, too", "no such frames", "data cut"])
+def test_a_damaged_animation_leaves_the_picture_of_a_png(tmp_path: Path, damage: str) -> None:
+    chunks = {"count cut": [(b"acTL", b"\0\0")], "count cut, too": [(b"acTL", b"\0\0\0\2\0")]}
+    if damage in chunks:
+        photo = read(tmp_path / "a.png", png(picture(3), 8, COLOR, chunks[damage]))
+    elif damage == "no such frames":
+        photo = read(tmp_path / "a.png", png(picture(3), 8, COLOR, [(b"acTL", struct.pack(">II", 3, 0))]))
+        assert "damaged" in photo.dropped[0]
+    else:
+        stream = io.BytesIO()
+        first, second = (Image.fromarray(each) for each in (picture(3), picture(3)[::-1].copy()))
+        first.save(stream, "PNG", save_all=True, append_images=[second])
+        data = stream.getvalue()
+        place = data.index(b"fdAT")
+        photo = read(tmp_path / "a.png", data[: place + 12] + bytes(20) + data[place + 32 :])
+        assert "damaged" in photo.dropped[0]
+    np.testing.assert_array_equal(photo.pixels, picture(3))
+    assert photo.further == ()
+
+
+def test_an_impossible_unit_of_resolution_goes_into_no_tiff(tmp_path: Path) -> None:
+    block = exif(1, {271: Tag(ASCII, 2, b"M\0"), 296: number_tag(SHORT, [189], "<")})
+    photo = read(tmp_path / "a.png", png(picture(3), 8, COLOR, [(b"eXIf", block)]))
+    write_photo(tmp_path / "a.tif", photo)
+    with tifffile.TiffFile(tmp_path / "a.tif") as archive:
+        assert 296 not in archive.pages[0].tags and archive.pages[0].tags[271].value == "M"
 
 
 def test_transparency_that_libpng_ignores_is_none(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ READABLE_EXTENSIONS = IMAGE_EXTENSIONS | VIDEO_EXTENSIONS
 
 _CAMERA_RAW = {".3fr", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"}
 _OTHER_IMAGES = {
-    ".ai", ".dds", ".eps", ".exr", ".hdr", ".ico", ".j2k", ".jp2", ".jpx", ".jxl", ".pam", ".pcx", ".pdf", ".pfm",
-    ".psb", ".psd", ".qoi", ".svg", ".tga", ".xcf",
+    ".ai", ".dds", ".dib", ".eps", ".exr", ".hdr", ".ico", ".j2k", ".jp2", ".jpx", ".jxl", ".pam", ".pcx", ".pdf",
+    ".pfm", ".psb", ".psd", ".qoi", ".svg", ".tga", ".xcf",
 }  # fmt: skip
 _OTHER_VIDEOS = {".3gp", ".flv", ".m2ts", ".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".vob", ".wmv"}
 

@@ -66,6 +66,14 @@ def test_jpeg_by_all_its_names(photos: Path, tmp_path: Path, x2_weights: Path) -
         assert image.format == "JPEG"
 
 
+def test_several_pictures_in_a_jpeg(photos: Path, tmp_path: Path, x2_weights: Path, capsys) -> None:
+    image = Image.fromarray(PIXELS)
+    image.save(photos / "b.mpo", save_all=True, append_images=[image])
+    assert restore(photos, "-o", tmp_path / "out", "--weights", x2_weights) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "b.png"}
+    assert "further images of a JPEG" in " ".join(capsys.readouterr().out.split())
+
+
 def test_avif_is_read_where_pillow_reads_it(photos: Path, tmp_path: Path, x2_weights: Path) -> None:
     if "AVIF" not in optional_formats.openable():
         pytest.skip("this Pillow has no AVIF")
@@ -78,7 +86,7 @@ def test_heic_without_its_package_is_counted_and_named(
     photos: Path, tmp_path: Path, x2_weights: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inputs, "reads_heic", lambda: False)
-    for name in ("b.heic", "c.HEIC", "d.heif"):
+    for name in ("b.heic", "c.HEIC", "d.hif"):
         (photos / name).write_bytes(HEIC)
     Image.fromarray(PIXELS).save(photos / "e.heic", "JPEG")  # as phones and programs name them
     assert restore(photos, "-o", tmp_path / "out", "--weights", x2_weights) == 1
