@@ -68,6 +68,11 @@ def fits(profile: bytes, channels: int) -> bool:
     return channels in _SPACES.get(profile[_SPACE], ())
 
 
+def is_for_gray(profile: bytes) -> bool:
+    """Whether a profile is for gray."""
+    return profile[_SPACE] == b"GRAY"
+
+
 def is_for_cmyk(profile: bytes) -> bool:
     """Whether a profile is for CMYK."""
     return profile[_SPACE] == b"CMYK"
@@ -122,15 +127,32 @@ def _text(text: str) -> bytes:
     return b"mluc\0\0\0\0" + struct.pack(">II2s2sII", 1, 12, b"en", b"US", len(encoded), 28) + encoded
 
 
-def make_profile(name: str, curve: Sequence[float], primaries: Chromaticities | None) -> bytes:
+def as_rgb(profile: bytes) -> bytes | None:
+    """A profile for R, G and B, of which equal ones are shown as grays by a gray profile; None for one without a curve.
+
+    For file types that hold gray images as three equal channels.
+    """
+    count = int.from_bytes(profile[_HEADER_LENGTH : _HEADER_LENGTH + 4], "big")
+    for place in range(_HEADER_LENGTH + 4, min(_HEADER_LENGTH + 4 + 12 * count, len(profile) - 12), 12):
+        tag, start, length = struct.unpack_from(">4sII", profile, place)
+        shape = profile[start : start + length]
+        if tag == b"kTRC" and shape[:4] in (b"curv", b"para") and len(shape) == length:
+            return make_profile(describe(profile), shape, SRGB_PRIMARIES)
+    return None
+
+
+def make_profile(name: str, curve: Sequence[float] | bytes, primaries: Chromaticities | None) -> bytes:
     """A version 4 profile.
 
     Args:
         name: its description.
-        curve: g of y = x**g, or g, a, b, c, d of y = (a x + b)**g from d on, and c x below.
+        curve: g of y = x**g, or g, a, b, c, d of y = (a x + b)**g from d on, and c x below; or a curve's tag.
         primaries: None for a gray one.
     """
-    shape = b"para\0\0\0\0" + struct.pack(">HH", 0 if len(curve) == 1 else 3, 0) + _fixed(*curve)
+    if isinstance(curve, bytes):
+        shape = curve
+    else:
+        shape = b"para\0\0\0\0" + struct.pack(">HH", 0 if len(curve) == 1 else 3, 0) + _fixed(*curve)
     tags = [(b"desc", _text(name)), (b"cprt", _text("No copyright")), (b"wtpt", b"XYZ \0\0\0\0" + _fixed(*D50))]
     if primaries is None:
         tags.append((b"kTRC", shape))

@@ -142,15 +142,24 @@ def _png(photo: Photo, quality: int, parts: _Parts) -> bytes:
     return with_metadata_chunks(data, metadata, channels, parts)
 
 
+def _profile_for(metadata: Metadata, channels: int, parts: "_Parts") -> bytes | None:
+    """The profile for pixels that are stored in so many channels: that of a gray image may be stored in three."""
+    profile = metadata.icc_profile
+    if profile is None or profiles.fits(profile, channels):
+        return profile
+    profile = profiles.as_rgb(profile) if channels >= 3 and profiles.is_for_gray(profile) else None
+    if profile is None:
+        parts.drop("a profile for other channels than are stored")
+    return profile
+
+
 def with_metadata_chunks(data: bytes, metadata: Metadata, channels: int, parts: "_Parts | None" = None) -> bytes:
     """A PNG that has nothing but pixels, of so many channels, with all that PNG has a place for."""
     parts = parts or _Parts("PNG")
     before: list[Chunk] = [*metadata.colors]
-    profile = metadata.icc_profile
-    if profile is not None and profiles.fits(profile, channels):
+    profile = _profile_for(metadata, channels, parts)
+    if profile is not None:
         before.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(profile)))
-    elif profile is not None:
-        parts.drop("a gray profile for what is stored as RGB + alpha")
     if metadata.resolution is not None:
         resolution = metadata.resolution
         parts.add("the resolution", lambda: before.append((b"pHYs", _phys(resolution))))
@@ -229,7 +238,8 @@ def _webp(photo: Photo, quality: int, parts: _Parts) -> bytes:
     if block is None and metadata.resolution is not None:
         block = exif.block_of_resolution(metadata.resolution)
     options: dict[str, object] = {"quality": quality, "alpha_quality": 100}
-    options |= {"icc_profile": metadata.icc_profile or b"", "exif": block or b"", "xmp": metadata.xmp or b""}
+    profile = _profile_for(metadata, 4, parts)  # even gray images are RGB there
+    options |= {"icc_profile": profile or b"", "exif": block or b"", "xmp": metadata.xmp or b""}
     if photo.animation is None:
         return encoding.encode_webp(photo.pixels, options)
     times = [round(value) for value in photo.animation.milliseconds]
@@ -265,10 +275,9 @@ def _tiff(photo: Photo, quality: int, parts: _Parts) -> bytes:
 
 def _tiff_tags(metadata: Metadata, channels: int, order: Order, parts: _Parts) -> Tags:
     tags = {}
-    if metadata.icc_profile is not None and profiles.fits(metadata.icc_profile, channels):
-        tags[ICC_TAG] = encoding.raw_tag(metadata.icc_profile, UNDEFINED)
-    elif metadata.icc_profile is not None:
-        parts.drop("a gray profile for what is stored as RGB + alpha")
+    profile = _profile_for(metadata, channels, parts)
+    if profile is not None:
+        tags[ICC_TAG] = encoding.raw_tag(profile, UNDEFINED)
     if metadata.xmp is not None:
         tags[XMP_TAG] = encoding.raw_tag(metadata.xmp)
     if metadata.iptc is not None:

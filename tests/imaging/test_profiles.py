@@ -11,7 +11,8 @@ from PIL import Image, ImageCms
 from mambair.errors import UserError
 from mambair.imaging import profiles
 from mambair.imaging.files import read_image
-from mambair.imaging.photo import read_photo, write_photo
+from mambair.imaging.metadata import Metadata
+from mambair.imaging.photo import Photo, read_photo, write_photo
 from tests.imaging.odd_files import COLOR, GRAY, picture, png, tiff
 
 # The corners of an imagined press: L*, a*, b* of cyan, magenta, yellow and their overprints on paper.
@@ -145,3 +146,26 @@ def test_cmyk_of_16_bits_is_converted_too(tmp_path: Path) -> None:
     assert photo.pixels.dtype == np.uint8 and (photo.pixels == (0, 255, 255)).all()
     assert photo.dropped == ("bits beyond 8 of CMYK",)
     np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), photo.pixels)
+
+
+@pytest.mark.parametrize("curve", [(1.8,), profiles._SRGB_CURVE, b"curv\0\0\0\0\0\0\0\1\1\x80\0\0"])
+@pytest.mark.parametrize(("extension", "dtype", "channels"), [("webp", "u1", 1), ("webp", "u1", 2), ("png", "u2", 2)])
+def test_a_gray_profile_holds_for_three_equal_channels(
+    tmp_path: Path, curve, extension: str, dtype: str, channels: int
+) -> None:
+    gray = profiles.make_profile("gray", curve, None)
+    path = tmp_path / f"a.{extension}"
+    photo = Photo(picture(channels, 8 * np.dtype(dtype).itemsize), Metadata(icc_profile=gray))
+    assert write_photo(path, photo, 100) == ()
+    kept = read_photo(path).metadata.icc_profile
+    assert kept is not None and kept[16:20] == b"RGB "
+    assert profiles.color_difference(kept, gray) <= 1 and profiles.describe(kept) == "gray"
+
+
+def test_a_gray_profile_without_a_curve_is_said_to_be_lost(tmp_path: Path) -> None:
+    gray = profiles.make_profile("gray", (1.8,), None).replace(b"kTRC", b"xTRC")
+    photo = Photo(picture(1), Metadata(icc_profile=gray))
+    assert write_photo(tmp_path / "a.webp", photo) == (
+        "a profile for other channels than are stored (no place in WebP)",
+    )
+    assert write_photo(tmp_path / "a.png", photo) == ()
