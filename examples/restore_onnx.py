@@ -9,22 +9,25 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-TILE, OVERLAP = 128, 16
+TILE, OVERLAP = 160, 16
 
 
 def restore(session: onnxruntime.InferenceSession, image: np.ndarray, scale: int) -> np.ndarray:
-    """(1, C, H, W) in [0, 1] -> (1, C, s*H, s*W); tiles are read with OVERLAP pixels around what is kept of them."""
-    height, width = image.shape[2:]
-    restored = np.zeros((*image.shape[:2], height * scale, width * scale), np.float32)
-    for top in range(0, height, TILE):
-        for left in range(0, width, TILE):
-            y, x = max(top - OVERLAP, 0), max(left - OVERLAP, 0)
-            bottom, right = min(top + TILE, height), min(left + TILE, width)
-            tile = np.ascontiguousarray(image[:, :, y : bottom + OVERLAP, x : right + OVERLAP])
+    """(1, C, H, W) in [0, 1] -> (1, C, s*H, s*W); each tile replaces what those before it made near their ends."""
+    high, wide = image.shape[2:]
+    sides = zip(session.get_inputs()[0].shape[2:], (high, wide), strict=True)
+    rows, columns = (side if isinstance(side, int) else min(TILE, full) for side, full in sides)  # --size, or any
+    margin = min(OVERLAP, rows // 4, columns // 4)
+    image = np.pad(image, [(0, 0), (0, 0), (0, max(rows - high, 0)), (0, max(columns - wide, 0))], "symmetric")
+    restored = np.zeros((*image.shape[:2], image.shape[2] * scale, image.shape[3] * scale), np.float32)
+    for top in range(0, high, rows - 2 * margin):
+        for left in range(0, wide, columns - 2 * margin):
+            y, x = (max(min(a - margin, full - b), 0) for a, b, full in ((top, rows, high), (left, columns, wide)))
+            tile = np.ascontiguousarray(image[:, :, y : y + rows, x : x + columns])
             (result,) = session.run(None, {"image": tile})
-            kept = result[:, :, (top - y) * scale : (bottom - y) * scale, (left - x) * scale : (right - x) * scale]
-            restored[:, :, top * scale : bottom * scale, left * scale : right * scale] = kept
-    return restored
+            place = np.s_[:, :, top * scale : (y + rows) * scale, left * scale : (x + columns) * scale]
+            restored[place] = result[:, :, (top - y) * scale :, (left - x) * scale :]
+    return restored[:, :, : high * scale, : wide * scale]
 
 
 def main(model: str, source: str, target: str) -> None:

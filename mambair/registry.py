@@ -5,7 +5,7 @@ import functools
 import inspect
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, get_type_hints
@@ -25,6 +25,8 @@ Built = TypeVar("Built")
 Registered = TypeVar("Registered", bound=Callable[..., Any])
 
 _NEAR = 0.6
+_MOST_LISTED = 8
+"""Keys that a line of an error names; of more the option reference tells."""
 _KIND = re.compile(r"(?<=.)[A-Z][a-z]{2,}$")
 """The last word of a name such as L1Loss or PairedImageDataset."""
 _METRIC_PREFIX = "calculate_"
@@ -61,6 +63,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     nearness = {each: _nearness(word, each) for each in known}
     best = max(nearness, key=lambda each: nearness[each], default="")
     return f"; did you mean '{best}'?" if nearness.get(best, 0) >= _NEAR else ""
+
+
+def _all_of(keys: Sequence[str]) -> str:
+    """'; it takes a, b' where there are few keys, or '' where a line would not hold them."""
+    if len(keys) > _MOST_LISTED:
+        return ""
+    return f"; it takes {', '.join(keys) or 'none'}"
 
 
 def _nearness(word: str, other: str) -> float:
@@ -219,7 +228,7 @@ class Registry(Generic[Built]):
             known = [key for key in parameters if key not in given]
             for key in keywords:
                 if key not in known:
-                    hint = ("" if key in given else self._owners_of(key)) or did_you_mean(key, known)
+                    hint = ("" if key in given else self._owners_of(key)) or did_you_mean(key, known) or _all_of(known)
                     raise UserError(f"{where}: unknown key '{key}' for {name}{hint}")
         return check_types(entry, keywords, where)
 

@@ -114,7 +114,7 @@ def read_run(folder: Path, name: str | None = None) -> LoggedRun:
     pieces = [piece for log in logs for piece in read_pieces(log.read_text(encoding="utf-8").splitlines())]
     run = join_pieces(name or folder.name, pieces)
     if not run.iterations() or all(stretch.pace is None for stretch in run.stretches):
-        raise UserError(f"{folder}: its logs tell of no validated iterations; train further")
+        raise UserError(f"{folder}: its logs tell of no validated iterations; they need datasets.val and val.val_freq")
     return run
 
 

@@ -19,6 +19,9 @@ from mambair.registry import METRICS
 SHARED_KEYS = ("name", "path.root", "path.resume_state", "dist_params.", "logger.", "val.pbar", "val.save_img")
 """Keys that say where and how something is written, not what is trained."""
 
+TELLING_KEYS = (".type", ".dataroot_gt")
+"""What is always shown of a component or a data set that not all runs have."""
+
 
 @dataclass
 class ListedRun:
@@ -46,10 +49,19 @@ def describe_runs(folders: Sequence[Path]) -> list[ListedRun]:
         settings.append(values)
     readable = [values for values in settings if values]
     keys = list(dict.fromkeys(key for values in readable for key in values if not key.startswith(SHARED_KEYS)))
-    apart = [key for key in keys if len({values.get(key) for values in readable}) > 1]
+    apart = [key for key in keys if _sets_apart(key, [values.get(key) for values in readable])]
     for line, values in zip(listed, settings, strict=True):
         line.differs = {key: values[key] for key in apart if key in values}
     return listed
+
+
+def _sets_apart(key: str, values: Sequence[str | None]) -> bool:
+    """Whether a key is worth a line; None is the value in a run whose network, data set or loss has no such key.
+
+    Of a component that only some runs have, what is the same in all of these is told by its type.
+    """
+    given = {value for value in values if value is not None}
+    return len(given) > 1 or (None in values and key.endswith(TELLING_KEYS))
 
 
 def run_folders(folder: Path) -> Iterable[Path]:

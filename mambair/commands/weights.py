@@ -107,7 +107,7 @@ def list_weights() -> None:
             "of the project."
         )
     console.print(
-        f"The others are published by the papers' authors, linked from {PROJECT_PAGE}; v2: MambaIRv2's, of 2024.\n"
+        f"The others are published by the papers' authors, linked from {PROJECT_PAGE}; v2: MambaIRv2's.\n"
         "Their figures are the papers'; `page`: in no table of the paper, stated on the project's page.\n"
         f"`mambair weights get NAME` fetches a file into {cache_folder()}; then pass --weights NAME, or its task.",
         markup=False,

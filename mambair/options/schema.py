@@ -144,7 +144,7 @@ class TrainOptions(_CommonOptions):
             if size % self.scale:
                 raise ConflictError(f"{size} is no multiple of scale {self.scale}", "datasets.train.gt_size")
         if self.val is not None and self.val.val_freq is not None and not self.evaluation_datasets():
-            raise ConflictError("there is no data set to validate on; add datasets.val", "val.val_freq")
+            raise ConflictError("there is no data set to validate on; add datasets.val, or make it ~", "val.val_freq")
         return self
 
     def stages(self, world_size: int) -> list[TrainingStage]:

@@ -210,9 +210,10 @@ def weights_at_hand(task: str | None, noise: int | None) -> Path:
     name = published_name(task or DEFAULT_TASK, noise)
     wanted = f"for --task {task or DEFAULT_TASK}" + (f" --noise {noise}" if noise is not None else "")
     fetch = f"fetch published ones with `mambair weights get {name}`, or " if name else ""
+    others = "`mambair weights list` shows all published ones" if name else "none are published for it"
     raise UserError(
-        f"no weights {wanted} are on this computer; {fetch}pass --weights FILE (.pth or .safetensors) of your own. "
-        "`mambair weights list` shows all published ones"
+        f"no weights {wanted} are on this computer; {fetch}pass --weights FILE (.pth or .safetensors) of your own; "
+        f"{others}"
     )
 
 

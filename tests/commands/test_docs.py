@@ -7,6 +7,7 @@ name exist and the commands take their arguments.
 import argparse
 import importlib
 import re
+import runpy
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -219,7 +220,11 @@ def test_the_other_pages_name_what_exists(command: str, tmp_path: Path, monkeypa
         program = "python"
     name = arguments.pop(0)
     if program == "python" and name.startswith("scripts/"):
-        assert (PROJECT / name).is_file()
+        text = (PROJECT / name).read_text(encoding="utf-8")
+        if "def build_parser(" in text:
+            accepted(runpy.run_path(str(PROJECT / name))["build_parser"](), arguments)
+        else:
+            assert [word for word in arguments if word.startswith("--") and f'"{word}"' not in text] == []
     elif (program, name) in (("python", "mambair/train.py"), ("mambair", "train")):
         run = parse_run_arguments(arguments, "mambair train", "")
         parse_train_options(run.opt, force_yml=run.force_yml, debug=run.debug)

@@ -62,7 +62,10 @@ def test_train_as_a_file_with_spawned_loader_processes(tmp_path: Path) -> None:
     assert list((tmp_path / "tb_logger/forced").glob("events.*"))
     assert "iter 2/2" in finished.stdout
     assert "weights: experiments/forced/models/net_g_2.pth" in finished.stdout
-    assert "next: python mambair/test.py" in finished.stdout
+    restore = PROJECT / "mambair" / "restore.py"
+    assert f"next: python {restore} photo.jpg -o restored --weights experiments/forced" in " ".join(
+        finished.stdout.split()
+    )
 
 
 def test_test_as_a_file_has_one_line_for_a_mistake(tmp_path: Path) -> None:

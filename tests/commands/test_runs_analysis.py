@@ -98,6 +98,14 @@ def test_a_list_of_runs(runs: Path, capsys: pytest.CaptureFixture) -> None:
     assert "val_freq" not in capsys.readouterr().out  # it is the same in these
 
 
+def test_a_data_set_that_not_all_runs_have_is_told_in_two_lines(runs: Path, tmp_path: Path) -> None:
+    assert train(tmp_path, name="blind", train__total_iter=2, val=None, datasets__val=None) == 0
+    blind, tiny = describe_runs([tmp_path / "experiments", runs / "tiny"])
+    of_data = [key for key in tiny.differs if key.startswith("datasets.val.")]
+    assert of_data == ["datasets.val.type", "datasets.val.dataroot_gt"]
+    assert not any(key.startswith("datasets.val") for key in blind.differs)
+
+
 def test_runs_that_cannot_be_read_are_listed(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "effective_options.yml").write_text("name: [", encoding="utf-8")

@@ -122,6 +122,10 @@ def test_an_installed_package_restores_with_it(checkout: Path, shipped: Path, tm
     installed = tmp_path / "installed" / "mambair" / "weights" / "shipped" / shipped.name
     assert installed.read_bytes() == shipped.read_bytes()
     assert (installed.parent / "measured.json").is_file()
+    package = [path.relative_to(ROOT) for path in (ROOT / "mambair").rglob("*") if path.is_file()]
+    needed = [path for path in package if path.suffix not in (".pyc", ".nbi", ".nbc")]  # what Python and Numba cache
+    assert len(needed) > 100
+    assert [str(path) for path in needed if not (tmp_path / "installed" / path).is_file()] == []
     Image.fromarray(np.full((8, 12, 3), 90, np.uint8)).save(tmp_path / "photo.png")
     # The reference has nothing to compile.
     environment = {"PYTHONPATH": str(tmp_path / "installed"), "MAMBAIR_SCAN_BACKEND": "reference"}

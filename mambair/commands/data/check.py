@@ -67,6 +67,8 @@ def _warn(reports: Sequence[SectionReport], against: Sequence[Path]) -> None:
     sets = {report.section: report.truth for report in reports if report.truth}
     for place in against:
         sets |= dict(_sets_of(place))
+    if not any(sets.values()):
+        return
     with progress_bar() as progress:
         paths = {entry.path for entries in sets.values() for entry in entries}
         bar = progress.add_task("comparing", total=len(paths))

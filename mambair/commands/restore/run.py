@@ -147,7 +147,7 @@ def settle(writes: deque[tuple[Job, Future]], outcome: Outcome, allowed: int) ->
         else:
             outcome.succeed(job)
             for what in dropped:
-                outcome.note(job, f"left out: {what}")
+                outcome.note(job, f"not in the result: {what}")
 
 
 def write_result(job: Job, photo: Photo, quality: int) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import sys
 from pathlib import Path
 
 import torch
@@ -62,10 +63,18 @@ def log_end(options: TrainOptions, folders: RunFolders, position: Position) -> N
     if options.logger.use_tb_logger:
         logger.info("curves: tensorboard --logdir %s", folders.tb)
     test_file = options_to_test(Path(options.source.file))
-    # What was validated is the average, where there is one.
-    average = " path:param_key_g=params_ema" if options.train.ema_decay > 0 else ""
-    command = "mambair/test.py -opt {} --force_yml path:pretrain_network_g={}{}"
-    logger.info("next: python %s", command.format(test_file or "FILE", weights, average))
+    if test_file is not None:
+        logger.info("next: %s -opt %s --run %s", _as_started("test"), test_file, folders.root)
+    elif options.val is not None and options.val.metrics and options.evaluation_datasets():
+        logger.info("next: %s --run %s", _as_started("test"), folders.root)
+    else:
+        logger.info("next: %s photo.jpg -o restored --weights %s", _as_started("restore"), weights)
+
+
+def _as_started(command: str) -> str:
+    """Another command, spelt as this one was: `mambair test`, or `python mambair/test.py` in a checkout."""
+    started = Path(sys.argv[0])
+    return f"python {started.with_name(f'{command}.py')}" if started.name == "train.py" else f"mambair {command}"
 
 
 def options_to_test(train_options: Path) -> Path | None:

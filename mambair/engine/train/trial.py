@@ -52,7 +52,10 @@ def try_model(model: Any, options: TrainOptions) -> None:
     for name, network in model.networks.items():
         block = getattr(options, f"network_{name.removeprefix('net_')}", None)
         if block is not None and is_foreign_type(ARCHS, block):
-            try_network(network, f"{options.where(f'network_{name[-1]}')}: {block['type']}", restores=name == "net_g")
+            what = f"{options.where(f'network_{name[-1]}')}: {block['type']}"
+            try_network(network, what, restores=name == "net_g")
+            if name == "net_g" and (scale := traits_of(network).scale) != options.scale:
+                raise UserError(f"{what} enlarges {scale} times but scale is {options.scale}; make them equal")
     if isinstance(model, RestorationModel):
         for name, term in model.losses.items():
             if name not in ("l_pix", "l_percep") or is_foreign(type(term.loss)):

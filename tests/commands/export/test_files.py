@@ -1,9 +1,11 @@
 """Exported files: what is in them, that they give PyTorch's picture, and that restore and the example take them."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -110,16 +112,44 @@ def test_the_command_restores_with_a_file(any_size: Path, photo: np.ndarray, tmp
 
 
 def test_the_example_restores_with_numpy_and_onnxruntime_alone(
-    any_size: Path, small_weights: Path, photo: np.ndarray, tmp_path: Path
+    any_size: Path, one_size: Path, small_weights: Path, photo: np.ndarray, tmp_path: Path
 ) -> None:
     example = ROOT / "examples" / "restore_onnx.py"
     text = example.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 40 and "torch" not in text and "import mambair" not in text
-    Image.fromarray(photo).save(tmp_path / "photo.png")
-    command = [sys.executable, str(example), str(any_size), str(tmp_path / "photo.png"), str(tmp_path / "out.png")]
-    subprocess.run(command, check=True)
-    expected = load_model(small_weights).restore(photo)
-    assert np.abs(np.asarray(Image.open(tmp_path / "out.png")).astype(int) - expected).max() <= 1
+    assert len(text.splitlines()) <= 45 and "torch" not in text and "import mambair" not in text
+    expected = load_model(small_weights)
+    mirrored = np.pad(photo[:9, :5], ((0, 7), (0, 19), (0, 0)), "symmetric")  # up to the size of the file
+    for file, image, whole, largest in (
+        (any_size, photo, photo, 1),
+        (one_size, photo[:16, :24], photo[:16, :24], 2),
+        (one_size, photo[:9, :5], mirrored, 2),
+    ):
+        Image.fromarray(image).save(tmp_path / "photo.png")
+        command = [sys.executable, str(example), str(file), str(tmp_path / "photo.png"), str(tmp_path / "out.png")]
+        subprocess.run(command, check=True)
+        found = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
+        restored = expected.restore(whole)[: 2 * image.shape[0], : 2 * image.shape[1]]
+        assert np.abs(found - restored).max() <= largest
+
+
+def test_the_example_cuts_a_photo_into_tiles_of_a_files_size(photo: np.ndarray) -> None:
+    example = runpy.run_path(str(ROOT / "examples" / "restore_onnx.py"))
+    taken: list[tuple[int, ...]] = []
+
+    class Enlarges:
+        """In the place of a session: it repeats pixels, so tiles must lie where they belong."""
+
+        def get_inputs(self) -> list[SimpleNamespace]:
+            return [SimpleNamespace(shape=["batch", 3, 16, 24])]
+
+        def run(self, outputs: None, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+            taken.append(feeds["image"].shape)
+            return [feeds["image"].repeat(2, axis=2).repeat(2, axis=3)]
+
+    image = photo.transpose(2, 0, 1)[None].astype(np.float32)
+    for part in (image, image[:, :, :16], image[:, :, :3, :2], image[:, :, :17, :25]):
+        assert np.array_equal(example["restore"](Enlarges(), part, 2), part.repeat(2, axis=2).repeat(2, axis=3))
+    assert set(taken) == {(1, 3, 16, 24)}
 
 
 def test_a_file_of_torch_export_gives_the_same_picture(small_weights: Path, photo: np.ndarray, tmp_path: Path) -> None:

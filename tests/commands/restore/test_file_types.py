@@ -54,10 +54,10 @@ def test_pages_keep_their_sizes_depths_and_resolutions(tmp_path: Path, x2_weight
 @pytest.mark.parametrize(
     ("source", "kind", "line"),
     [
-        ("a.gif", "jpg", "a.gif: left out: frames beyond the first (no place in JPEG)"),
-        ("a.webp", "bmp", "a.webp: left out: frames beyond the first (no place in BMP)"),
-        ("a.tif", "png", "a.tif: left out: pages beyond the first (no place in PNG)"),
-        ("a.gif", "tif", "a.gif: left out: the times of frames (no place in TIFF)"),
+        ("a.gif", "jpg", "a.gif: not in the result: frames beyond the first (no place in JPEG)"),
+        ("a.webp", "bmp", "a.webp: not in the result: frames beyond the first (no place in BMP)"),
+        ("a.tif", "png", "a.tif: not in the result: pages beyond the first (no place in PNG)"),
+        ("a.gif", "tif", "a.gif: not in the result: the times of frames (no place in TIFF)"),
     ],
 )
 def test_what_a_type_cannot_hold_is_said(
@@ -77,7 +77,7 @@ def test_it_is_said_once_for_many(tmp_path: Path, x2_weights: Path, capsys: pyte
     assert restore(tmp_path / "in", "-o", tmp_path / "out", "--format", "jpg", "--weights", x2_weights) == 0
     printed = capsys.readouterr().out
     assert printed.count("PNG text (no place in JPEG)") == 2  # for the first one, and with the last lines
-    assert "  5 files: left out: PNG text (no place in JPEG)" in printed
+    assert "  5 files: not in the result: PNG text (no place in JPEG)" in printed
 
 
 @pytest.mark.parametrize("extension", ["bmp", "png", "webp", "tif"])

@@ -51,6 +51,13 @@ def test_networks_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture,
     assert expected in error and "network_g: Refused" in error
 
 
+def test_a_network_of_another_scale_than_the_file(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    body = "return nn.functional.pixel_shuffle(self.conv(x), 2)"
+    plugin = NETWORK.format(body=body).replace("upscale=2", "width=12")
+    error = refused(tmp_path, capsys, plugin, network_g={"type": "Refused"}, scale=4)
+    assert "network_g: Refused enlarges 2 times but scale is 4; make them equal" in error
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
