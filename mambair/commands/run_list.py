@@ -61,7 +61,8 @@ def _sets_apart(key: str, values: Sequence[str | None]) -> bool:
     Of a component that only some runs have, what is the same in all of these is told by its type.
     """
     given = {value for value in values if value is not None}
-    return len(given) > 1 or (None in values and key.endswith(TELLING_KEYS))
+    tells = key.endswith(TELLING_KEYS) and not key.endswith(".io_backend.type")
+    return len(given) > 1 or (None in values and tells)
 
 
 def run_folders(folder: Path) -> Iterable[Path]:
