@@ -31,7 +31,7 @@ KERNEL_PROBABILITIES = [0.45, 0.25, 0.12, 0.03, 0.12, 0.03]
 
 
 class KernelFields(Section):
-    """Blur kernels of a RealESRGANDataset; the names ending in 2 are the second round's."""
+    """Blur kernels of a RealESRGANDataset alone; the names ending in 2 are the second round's."""
 
     blur_kernel_size: KernelSize = 21
     """Side of the largest kernel in pixels, odd; smaller ones are drawn too and padded to it."""
@@ -83,7 +83,7 @@ class KernelFields(Section):
 
 
 class DegradationFields(Section):
-    """What happens to a batch on the device after blurring; the names ending in 2 are the second round's."""
+    """Real-world super-resolution alone: what happens to a batch on the device after blurring; 2 is the second round."""
 
     resize_prob: Probabilities = [0.2, 0.7, 0.1]
     """Probabilities of resizing up, down, and keeping the size."""
