@@ -83,7 +83,7 @@ class KernelFields(Section):
 
 
 class DegradationFields(Section):
-    """Real-world super-resolution alone: what happens to a batch on the device after blurring; 2 is the second round."""
+    """For real-world super-resolution: what happens to a batch on the device after blurring; 2: the second round."""
 
     resize_prob: Probabilities = [0.2, 0.7, 0.1]
     """Probabilities of resizing up, down, and keeping the size."""
