@@ -42,10 +42,9 @@ def ss2d_node(
 
     weights: (K, E, R + 2N), dt_weights: (K, R, E), bias: (K, 1, E), A: (K, N, E).
     """
-    parts = torch.tensor([dt_weights.shape[1], states, states])
-    inputs = (visited, pixels, weights, dt_weights, parts, bias, A[:, None])
+    inputs = (visited, pixels, weights, dt_weights, bias, A[:, None])
     shapes = ((*visited.shape, A.shape[2]), (*visited.shape[1:3], *A.shape[1:]))
-    return _node(SS2D, inputs, shapes, pixels.dtype)[0]
+    return _node(SS2D, inputs, shapes, pixels.dtype, parts=[dt_weights.shape[1], states, states])[0]
 
 
 def selective_node(
@@ -62,8 +61,12 @@ def selective_node(
     return y, last
 
 
-def _node(name: str, inputs: tuple[Tensor, ...], shapes: tuple[tuple, ...], dtype: torch.dtype) -> Sequence[Tensor]:
+def _node(
+    name: str, inputs: tuple[Tensor, ...], shapes: tuple[tuple, ...], dtype: torch.dtype, **attributes: Sequence[int]
+) -> Sequence[Tensor]:
     import torch.onnx.ops  # takes half a second
 
     dtypes = [dtype] * len(shapes)
-    return torch.onnx.ops.symbolic_multi_out(f"{DOMAIN}::{name}", inputs, dtypes=dtypes, shapes=shapes, version=1)
+    return torch.onnx.ops.symbolic_multi_out(
+        f"{DOMAIN}::{name}", inputs, dict(attributes), dtypes=dtypes, shapes=shapes, version=1
+    )

@@ -32,23 +32,22 @@ SOFTPLUS = """
 AS_IT_IS = """
         delta = Identity(raw)"""
 
-GATHER_AND_PROJECT = """
-        u = Gather(pixels, visited)
-        projected = MatMul(u, weights)
+PROJECT = """
+        projected = MatMul(u, weights_here)
+        parts = Constant<value_ints: ints = @parts>()
         dt, B, C = Split<axis = -1>(projected, parts)
-        unbiased = MatMul(dt, dt_weights)"""
-"""Rows (B, K, M) of pixels (B L, E) -> u and unbiased (B, K, M, E), B and C (B, K, M, N)."""
+        unbiased = MatMul(dt, dt_weights_here)"""
+"""u (B, K, M, E) -> unbiased (B, K, M, E), B and C (B, K, M, N)."""
 
 SCAN = """
 <opset_import: ["" : 18], domain: "{domain}">
-{name} ({inputs}, bias, A) => (y, last)
+{name} {attributes} ({inputs}) => (y, last)
 {{
     zero = Constant<value = float[1] {{0.0}}>()
-    one = Constant<value = float[1] {{1.0}}>()
-    least = Constant<value = float[1] {{{least}}}>()
     single = Constant<value = int64[1] {{1}}>()
-    to_row = Constant<value = int64[1] {{-2}}>()
-    to_column = Constant<value = int64[1] {{-1}}>()
+    row = Constant<value = int64[1] {{-2}}>()
+    whole_least = Constant<value = float[1] {{{least}}}>()
+    {gather}
     places = Shape<start = 1, end = 4>({first})
     images_and_groups = Shape<start = 1, end = 3>({first})
     sides = Shape<start = 2>(A)
@@ -60,16 +59,21 @@ SCAN = """
     empty_state = Expand(zero, state_shape)
     beginning = Expand(zero, row_shape)
 
-    added, whole, found, gone, Cs = Scan<num_scan_inputs = {count}, body = advance (state, elapsed, {slices})
-        => (next_state, next_elapsed, found_now, gone_now, C_now)
-    {{{prepare}
-        raw = Add(unbiased, bias){activation}
+    added, whole, {unused}, found, gone, Cs = Scan<num_scan_inputs = {count}, body = advance
+        (float[] state, float[] elapsed, {constants_here}, {slices})
+        => (float[] next_state, float[] next_elapsed, {constants_next},
+            float[] found_now, float[] gone_now, float[] C_now)
+    {{
+        one = Constant<value = float[1] {{1.0}}>()
+        to_row = Constant<value = int64[1] {{-2}}>()
+        to_column = Constant<value = int64[1] {{-1}}>(){prepare}
+        raw = Add(unbiased, bias_here){activation}
         input = Mul(delta, u)
         delta_row = Unsqueeze(delta, to_row)
         input_row = Unsqueeze(input, to_row)
         B_column = Unsqueeze(B, to_column)
         C_row = Unsqueeze(C, to_row)
-        exponent = Mul(delta_row, A)
+        exponent = Mul(delta_row, A_here)
         decay = Exp(exponent)
         remembered = Mul(decay, state)
         new = Mul(input_row, B_column)
@@ -78,48 +82,71 @@ SCAN = """
         found_now = MatMul(C_row, next_state)
         gone_now = Identity(next_elapsed)
         C_now = Identity(C_row)
-    }}>(empty_states, beginning, {scanned})
+        {passing}
+    }}>(empty_states, beginning, {constants}, {scanned})
 
     whole_exponent = Mul(whole, A)
-    whole_bounded = Max(whole_exponent, least)
+    whole_bounded = Max(whole_exponent, whole_least)
     kept = Exp(whole_bounded)
     last, starts = Scan<num_scan_inputs = 2, scan_input_axes = [2, 2], scan_output_axes = [2], body = chain
-        (begun, kept_now, added_now) => (ended, start_now)
+        (float[] begun, float[] kept_now, float[] added_now) => (float[] ended, float[] start_now)
     {{
         living = Mul(kept_now, begun)
         ended = Add(living, added_now)
         start_now = Identity(begun)
     }}>(empty_state, kept, added)
 
-    completed = Scan<num_scan_inputs = 3, body = lack (found_here, gone_by, C_here) => (completed_now)
+    unused_A, unused_starts, completed = Scan<num_scan_inputs = 3, body = lack
+        (float[] A_there, float[] starts_there, float[] found_there, float[] gone_there, float[] C_there)
+        => (float[] A_then, float[] starts_then, float[] completed_there)
     {{
-        forgetting = Mul(gone_by, A)
+        least = Constant<value = float[1] {{{least}}}>()
+        forgetting = Mul(gone_there, A_there)
         bounded = Max(forgetting, least)
         living_on = Exp(bounded)
-        lives = Mul(living_on, starts)
-        lacked = MatMul(C_here, lives)
-        completed_now = Add(found_here, lacked)
-    }}>(found, gone, Cs)
-    y = Squeeze(completed, to_row)
+        lives = Mul(living_on, starts_there)
+        lacked = MatMul(C_there, lives)
+        completed_there = Add(found_there, lacked)
+        A_then = Identity(A_there)
+        starts_then = Identity(starts_there)
+    }}>(A, starts, found, gone, Cs)
+    y = Squeeze(completed, row)
 }}"""
+"""What a loop takes from outside goes through it as part of its state: OpenVINO's `Scan` sees nothing else."""
 
 
 class Form(NamedTuple):
     """What one of the scans is made of."""
 
     inputs: tuple[str, ...]
-    """Without bias and A, which all have."""
+    """In the node's order."""
     sequences: tuple[str, ...]
-    """Inputs (T, B, K, M, ...), by the names of their parts at one position."""
-    prepare: str
+    """(T, B, K, M, ...), by the names of their parts at one position."""
+    constants: tuple[str, ...]
+    """Inputs that every step takes."""
     activation: str
+    gather: str = ""
+    prepare: str = ""
+    attributes: str = ""
 
 
 _SEQUENCES = ("u", "unbiased", "B", "C")
 FORMS = {
-    SS2D: Form(("pixels", "weights", "dt_weights", "parts"), ("visited",), GATHER_AND_PROJECT, SOFTPLUS),
-    SELECTIVE[True]: Form((), _SEQUENCES, "", SOFTPLUS),
-    SELECTIVE[False]: Form((), _SEQUENCES, "", AS_IT_IS),
+    SS2D: Form(
+        ("visited", "pixels", "weights", "dt_weights", "bias", "A"),
+        ("u",),
+        ("weights", "dt_weights", "bias", "A"),
+        SOFTPLUS,
+        gather="all_u = Gather(pixels, visited)",
+        prepare=PROJECT,
+        attributes="<parts>",
+    ),
+    SELECTIVE[True]: Form(
+        ("all_u", "all_unbiased", "all_B", "all_C", "bias", "A"), _SEQUENCES, ("bias", "A"), SOFTPLUS
+    ),
+    SELECTIVE[False]: Form(
+        ("all_u", "all_unbiased", "all_B", "all_C", "bias", "A"), _SEQUENCES, ("bias", "A"), AS_IT_IS
+    ),
 }
 
 
@@ -139,16 +166,21 @@ def write_scans(model: "onnx.ModelProto") -> "onnx.ModelProto":
 
 def _scan(name: str, form: Form) -> str:
     """The text of a function."""
-    whole = [f"all_{each}" for each in form.sequences]
+
+    def names(pattern: str, of: tuple[str, ...] = form.constants) -> str:
+        return ", ".join(pattern.format(each) for each in of)
+
     return SCAN.format(
+        **form._asdict() | {"inputs": ", ".join(form.inputs), "constants": names("{}")},
         domain=DOMAIN,
         name=name,
-        inputs=", ".join((*whole, *form.inputs)),
-        scanned=", ".join(whole),
-        slices=", ".join(form.sequences),
-        first=whole[0],
-        count=len(whole),
         least=FORGOTTEN,
-        prepare=form.prepare,
-        activation=form.activation,
+        first="all_u",
+        count=len(form.sequences),
+        scanned=names("all_{}", form.sequences),
+        slices=names("float[] {}", form.sequences),
+        constants_here=names("float[] {}_here"),
+        constants_next=names("float[] {}_next"),
+        unused=names("last_{}"),
+        passing=names("{0}_next = Identity({0}_here)").replace(", ", "\n        "),
     )
