@@ -4,7 +4,6 @@ PyTorch is imported where a network is loaded, not before: what is wrong with ar
 """
 
 import argparse
-import inspect
 import io
 import json
 import logging
@@ -85,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     target: Path = arguments.output
     if target.suffix.lower() not in (ONNX, TORCH):
         raise UserError(f"{target}: the output must end in {ONNX} or {TORCH}")
+    if target.is_dir():
+        raise UserError(f"{target}: is a folder; pass a file in it after -o")
     earlier = FileMark.of(target)
     if earlier is not None and not arguments.overwrite:
         raise UserError(f"{target}: exists; pass --overwrite to replace it")
@@ -98,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_exportable(network)
     wanted = Wanted(target, arguments.size, arguments.fp16)
     with write_unless_changed(target, earlier) as temporary:
+        write_content(b"", temporary, target)  # minutes before there is anything to write
         agreements = export(network, describe(network, source, wanted), wanted, temporary)
     for agreement in agreements:
         console.print(f"as PyTorch at {agreement}", markup=False)
@@ -162,6 +164,14 @@ def export(network: "nn.Module", metadata: dict[str, str], wanted: Wanted, path:
     return agreements
 
 
+def write_content(content: bytes, path: Path, target: Path) -> None:
+    """Write to `path`, which is to become `target`. Raises UserError where the system does not let it."""
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); pass another file after -o") from error
+
+
 def halved(network: "nn.Module") -> "nn.Module":
     """A copy in half precision."""
     import copy
@@ -187,7 +197,7 @@ def write_onnx(
         model.metadata_props.add(key=key, value=value)
     model.producer_name, model.producer_version = "mambair", mambair.__version__
     content = model.SerializeToString()
-    path.write_bytes(content)
+    write_content(content, path, wanted.target)
     session = open_session(content, find_providers("cpu"))
 
     def run(lq: "torch.Tensor") -> list["torch.Tensor"]:
@@ -206,12 +216,13 @@ def write_torch(
     """Write a file of torch.export; returns what runs it in PyTorch."""
     import torch
 
-    from mambair.commands.export.tracing import trace
+    from mambair.commands.export.tracing import quiet, trace, unguarded
 
     content = io.BytesIO()
     program = trace(network, wanted.size, wanted.half, stages)
-    torch.export.save(program, content, extra_files={METADATA_FILE: json.dumps(metadata)})
-    path.write_bytes(content.getvalue())
+    with quiet():
+        torch.export.save(program, content, extra_files={METADATA_FILE: json.dumps(metadata)})
+    write_content(content.getvalue(), path, wanted.target)
     content.seek(0)
     module = unguarded(torch.export.load(content))
 
@@ -220,13 +231,6 @@ def write_torch(
             return module(lq)
 
     return run
-
-
-def unguarded(program: "torch.export.ExportedProgram") -> "nn.Module":
-    """What runs the program, without guards: for open sizes they compare strides on which nothing depends."""
-    if "check_guards" in inspect.signature(program.module).parameters:
-        return program.module(check_guards=False)
-    return program.module()
 
 
 def find_parting(network: "nn.Module", written: "nn.Module", metadata: dict[str, str], wanted: Wanted) -> str:

@@ -4,10 +4,12 @@ Shapes: B images, C channels, H x W pixels of the low-quality input.
 """
 
 import importlib.util
+import inspect
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from typing import TYPE_CHECKING
 
 import torch
@@ -101,12 +103,19 @@ def _trace(
     open_axes = dict.fromkeys(axes, torch.export.Dim.DYNAMIC) or None
     traced = Traced(network, half, stages)
     try:
-        with torch.no_grad(), _quiet(), symbolic_scans() if symbolic else nullcontext():
+        with torch.no_grad(), quiet(), symbolic_scans() if symbolic else nullcontext():
             return torch.export.export(traced, (image,), dynamic_shapes={"image": open_axes}, strict=False)
     except Exception as error:  # PyTorch's tracer raises what it meets, of any kind, in any network of anybody's
         raise UserError(f"{type(network).__name__} cannot be exported by PyTorch {_reason(error)}") from error
     finally:
         traced.release()
+
+
+def unguarded(program: torch.export.ExportedProgram) -> nn.Module:
+    """What runs the program, without guards: for open sizes they compare strides on which nothing depends."""
+    if "check_guards" in inspect.signature(program.module).parameters:
+        return program.module(check_guards=False)
+    return program.module()
 
 
 def to_onnx(
@@ -116,7 +125,7 @@ def to_onnx(
     _check_exporter()
     program = trace(network, size, half, stages, symbolic=True)
     try:
-        with _quiet():
+        with quiet():
             translated = torch.onnx.export(
                 program, dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT], verbose=False
             )
@@ -151,11 +160,13 @@ def _check_exporter() -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's warnings on what it does itself."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+def quiet() -> Iterator[None]:
+    """Without the exporter's warnings on what it does itself, and the graphs that it prints where it fails."""
+    loggers = [
+        logging.getLogger(name) for name in ("torch.onnx", "torch.export", "torch._export", "onnxscript", "onnx_ir")
+    ]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)

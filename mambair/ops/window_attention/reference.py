@@ -25,7 +25,10 @@ def window_attention_reference(qkv: Tensor, bias_table: Tensor, window_size: int
         # A common summand of a query's scores, such as that of equal regions, changes nothing.
         sides = region_sides(height, width, window_size, shift, qkv.device) * (0.5 * MASKED * channels**0.5) ** 0.5
         sides = torch.stack((sides, sides, torch.zeros_like(sides))).to(qkv.dtype)
-        windows = torch.cat((windows, sides[:, None, :, :, None].expand(*windows.shape[:-1], 2)), dim=-1)
+        # In five dimensions: OpenVINO expands more of them wrongly.
+        sides = sides.reshape(3, 1, -1, 1, 2 * window_size**2)
+        sides = sides.expand(3, batch, sides.shape[2], heads, sides.shape[4]).reshape(*windows.shape[:-1], 2)
+        windows = torch.cat((windows, sides), dim=-1)
     q, k, v = windows.reshape(3, -1, heads, window_size**2, windows.shape[-1])  # (n, h, w w, d or d + 2) each
     bias = position_bias(bias_table.to(q.dtype), window_size)
     y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=channels**-0.5)

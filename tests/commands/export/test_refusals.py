@@ -14,6 +14,30 @@ from mambair.commands.export.command import check_exportable, main
 from mambair.errors import UserError
 from mambair.inference import onnx_network
 from mambair.ops.ss2d import portable
+from mambair.options.plugins import load_plugins
+from mambair.weights.loading import save_weights
+
+PLAIN_NETWORKS = """
+import torch
+from torch import nn
+from mambair.registry import ARCHS
+
+@ARCHS.register()
+class ExportedPlain(nn.Module):
+    in_channels = 3
+    def __init__(self, width: int = 4):
+        super().__init__()
+        self.hyperparameters = {"width": width}
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.last = nn.Conv2d(width, 3, 3, padding=1)
+    def forward(self, x):
+        return x + self.last(torch.relu(self.first(x)))
+
+@ARCHS.register()
+class ExportedBranching(ExportedPlain):
+    def forward(self, x):
+        return super().forward(x) if x.sum().item() > 0 else x
+"""
 
 inverse_orders = portable._inverse_orders
 
@@ -66,6 +90,33 @@ def test_a_folder_that_cannot_be_written_to(small_weights: Path, tmp_path: Path,
     (tmp_path / "file").write_text("")
     line = refusal([str(small_weights), "-o", str(tmp_path / "file" / "a.onnx")], capsys)
     assert "cannot be made a folder" in line
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(small_weights: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    assert "is a folder" in refusal([str(small_weights), "-o", str(tmp_path / "folder.onnx"), "--overwrite"], capsys)
+    with mock.patch.object(Path, "write_bytes", side_effect=PermissionError(13, "Permission denied")):
+        line = refusal([str(small_weights), "-o", str(tmp_path / "a.onnx")], capsys)
+    assert "a.onnx: cannot be written (Permission denied)" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.onnx"]
+
+
+def test_networks_of_others(tmp_path: Path, capsys) -> None:
+    plugin = tmp_path / "plain_network.py"
+    plugin.write_text(PLAIN_NETWORKS)
+    load_plugins([str(plugin)], tmp_path)
+    for name in ("ExportedPlain", "ExportedBranching"):
+        torch.manual_seed(0)
+        save_weights(build_network({"type": name}), tmp_path / f"{name}.pth")
+    arguments = ["--plugin", str(plugin), "-o"]
+    assert main([str(tmp_path / "ExportedPlain.pth"), *arguments, str(tmp_path / "plain.onnx")]) == 0
+    image = np.random.default_rng(0).integers(0, 256, (9, 11, 3), dtype=np.uint8)
+    found = load_model(tmp_path / "plain.onnx").restore(image)
+    expected = load_model(tmp_path / "ExportedPlain.pth").restore(image)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    capsys.readouterr()
+    line = refusal([str(tmp_path / "ExportedBranching.pth"), *arguments, str(tmp_path / "branching.onnx")], capsys)
+    assert "ExportedBranching cannot be exported by PyTorch" in line and not (tmp_path / "branching.onnx").exists()
 
 
 def test_what_agrees() -> None:
