@@ -71,6 +71,7 @@ def test_all_missing_folders_are_listed_at_once(option_file, tmp_path, capsys):
     (tmp_path / "LR_bicubic").rename(tmp_path / "there")
     assert main(["check", "-opt", str(option_file)]) == 2
     printed = capsys.readouterr().out
+    assert "comparing" not in printed  # nothing is there to compare
     for key in ("datasets.train.dataroot_gt", "datasets.train.dataroot_lq", "datasets.val.dataroot_lq"):
         assert f"{key}: {tmp_path}" in printed
     assert "3 problems" in printed

@@ -201,7 +201,10 @@ def test_models(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     [
         ({"train__losses": [{"type": "LDLLoss"}], "train__ema_decay": 0}, "set train.ema_decay, as 0.999, or use"),
         ({"train__losses": [{"type": "MSSSIMLoss"}]}, "5 scales need patches of 176 pixels, these have 16"),
-        ({"train__losses": [{"type": "L1Loss", "wait": 1}]}, "unknown key 'wait' for L1Loss"),
+        (
+            {"train__losses": [{"type": "L1Loss", "wait": 1}]},
+            "'wait' for L1Loss; it takes loss_weight, reduction",
+        ),
         ({"train__losses": [{"type": "L1Loss", "on": "yuv"}]}, "expected 'rgb' or 'y', got 'yuv'"),
         ({"train__losses": [{"type": "GANLoss"}]}, "it belongs under train.gan_opt"),
         (
