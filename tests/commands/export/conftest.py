@@ -27,6 +27,7 @@ SMALL_UNET = {
     "num_refinement_blocks": 0,
     "d_state": 2,
     "mlp_ratio": 1.0,
+    "local_block": "ca",
 }
 SMALL_V2 = {
     "type": "MambaIRv2",

@@ -152,6 +152,12 @@ def test_the_example_cuts_a_photo_into_tiles_of_a_files_size(photo: np.ndarray) 
     assert set(taken) == {(1, 3, 16, 24)}
 
 
+def test_a_file_of_torch_export_is_no_weights(tmp_path: Path) -> None:
+    (tmp_path / "small.pt2").write_bytes(b"")
+    with pytest.raises(UserError, match=r"this is a program of torch.export.*or an .onnx file of `mambair export`"):
+        load_model(tmp_path / "small.pt2")
+
+
 def test_a_file_of_torch_export_gives_the_same_picture(small_weights: Path, photo: np.ndarray, tmp_path: Path) -> None:
     target = tmp_path / "small.pt2"
     assert main([str(small_weights), "-o", str(target), "--size", "20"]) == 0
@@ -176,7 +182,7 @@ def test_other_networks_for_any_size(options: dict[str, object], photo: np.ndarr
         assert np.abs(found.astype(int) - expected).max() <= 1
 
 
-@pytest.mark.parametrize("options", [SMALL_UNET, SMALL_V2], ids=lambda options: str(options["type"]))
+@pytest.mark.parametrize("options", [SMALL_UNET, {**SMALL_V2, "depths": [1]}], ids=lambda options: str(options["type"]))
 def test_other_networks_for_one_size(options: dict[str, object], photo: np.ndarray, tmp_path: Path) -> None:
     weights = save_small(options, tmp_path / "small.pth")
     assert main([str(weights), "-o", str(tmp_path / "small.onnx"), "--size", "21x18"]) == 0
