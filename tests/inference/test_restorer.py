@@ -84,7 +84,8 @@ def test_pil_orientation_is_applied() -> None:
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(3, 4, 5), (2, 1, 4, 5), (1, 4, 4, 5)])
 def test_tensors(shape: tuple, dtype: torch.dtype) -> None:
-    tensor = (torch.rand(shape) * (255 if dtype == torch.uint8 else 1)).to(dtype)
+    values = torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 0.9 + 0.1  # alpha 0 would hide colours
+    tensor = (values * (255 if dtype == torch.uint8 else 1)).to(dtype)
     restored = Restorer(Enlarge(), device=CPU).restore(tensor)
     wanted = tensor.repeat_interleave(2, dim=-2).repeat_interleave(2, dim=-1)
     torch.testing.assert_close(restored, wanted, rtol=1e-2 if dtype == torch.bfloat16 else 1e-3, atol=1e-6)
