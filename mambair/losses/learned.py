@@ -4,6 +4,7 @@ The classifiers below them are torchvision's with ImageNet weights, which are do
 """
 
 import pickle
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,7 +45,7 @@ def missing_library(loss: str) -> UserError:
     return UserError(f"{loss} needs torchmetrics; install it with: pip install 'mambair[losses]'")
 
 
-class LearnedLoss(nn.Module):
+class LearnedLoss(nn.Module, ABC):
     """Base of losses that are the mean distance of a frozen network; gray images count as colour ones."""
 
     def __init__(self, loss_weight: float, network: nn.Module) -> None:
@@ -52,9 +53,9 @@ class LearnedLoss(nn.Module):
         self.loss_weight = loss_weight
         self.network = network.eval().requires_grad_(False)
 
+    @abstractmethod
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Distances of images (B, 3, H, W) in [0, 1], a number for each."""
-        raise NotImplementedError
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
         colored = (images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images for images in (prediction, target))

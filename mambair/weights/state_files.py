@@ -122,12 +122,12 @@ def read_weights_file(path: str | Path) -> tuple[dict[str, Any], dict[str, Any] 
     `params` or the like, and the options of the network if `save_state_dict` put them there. Raises UserError saying
     what the file is when it is no weight file.
     """
-    if Path(path).suffix.lower() == PROGRAM_EXTENSION:
+    path = Path(path)
+    if path.suffix.lower() == PROGRAM_EXTENSION:
         raise UserError(
             f"weights {path}: this is a program of torch.export, which runs without this package "
             "(torch.export.load); pass the weights it was made of, or an .onnx file of `mambair export`"
         )
-    path = Path(path)
     try:
         if path.is_dir():
             raise UserError(f"weights {path}: this is a folder; give the file in it")

@@ -2,7 +2,8 @@
 
 The algorithm is that of `mambair.ops.two_level`, under the same names: a `Scan` over the positions of all chunks at
 once, one over the chunks, one over the positions again. PyTorch can translate its own loops, but takes seconds for
-every scan of a network to do so, and not for an open number of images; here the four directions are not copied either.
+every scan of a network to do so, and not for an open number of images. The pixels are gathered in the order of all
+directions before the loop, one copy for each, since OpenVINO's `Scan` cannot look them up from inside.
 
 Shapes: B images, K groups or directions, M chunks, T positions of a chunk, E channels, N states, R rank of delta.
 """

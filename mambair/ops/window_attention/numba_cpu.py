@@ -15,7 +15,7 @@ from torch.utils.flop_counter import register_flop_formula
 from mambair.ops.cpu.simd import LANES, LOG2_E
 from mambair.ops.cpu.workers import run_tasks, worker_count
 from mambair.ops.direct import may_start_directly
-from mambair.ops.flops import Shape, window_attention_flops
+from mambair.ops.window_attention.bookkeeping import backward_flops, forward_flops, setup_context
 from mambair.ops.window_attention.numba_kernels import BLOCK, backward_unit, forward_unit
 from mambair.ops.window_attention.reference import MASKED
 
@@ -118,34 +118,15 @@ def _gradients(ctx: Any, backward: Any, dy: Tensor) -> tuple[Tensor | None, ...]
     return (*needed, None, None)
 
 
-def _setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-    qkv, bias_table, *options, _ = inputs
-    y, norms = output
-    ctx.save_for_backward(qkv, bias_table, y, norms)
-    ctx.options = tuple(options)
-    ctx.mark_non_differentiable(norms)
-    ctx.set_materialize_grads(False)
-
-
 def _backward(ctx: Any, dy: Any, _: Any) -> Any:
     return (None,) * 5 if dy is None else (*_gradients(ctx, _attend_backward, dy), None)
 
 
-_attend.register_autograd(_backward, setup_context=_setup_context)
+_attend.register_autograd(_backward, setup_context=setup_context)
 
 
-@register_flop_formula(torch.ops.mambair.window_attention_numba)
-def _forward_flops(qkv: Shape, bias_table: Shape, window_size: int, *_: Any, **__: Any) -> int:
-    batch, height, width, channels = qkv
-    return window_attention_flops(batch * height * width, channels // 3, window_size)
-
-
-@register_flop_formula(torch.ops.mambair.window_attention_numba_backward)
-def _backward_flops(
-    dy: Shape, qkv: Shape, bias_table: Shape, y: Shape, norms: Shape, window_size: int, *_: Any, **__: Any
-) -> int:
-    # Five products where the forward pass has two.
-    return _forward_flops(qkv, bias_table, window_size) * 5 // 2
+register_flop_formula(torch.ops.mambair.window_attention_numba)(forward_flops)
+register_flop_formula(torch.ops.mambair.window_attention_numba_backward)(backward_flops)
 
 
 def _split_heads(image: Tensor, *parts: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from mambair.ops.flops import Shape, window_attention_flops
+from mambair.ops.window_attention.bookkeeping import backward_flops, forward_flops, setup_context
 from mambair.ops.window_attention.triton_launch import attend, attention_gradients, fits, pack_bias, sizes_of
 
 __all__ = ["fits", "window_attention_triton"]
@@ -89,31 +89,12 @@ def _(
     return qkv.new_empty(qkv.shape), bias_table.new_empty(bias_table.shape if table else 0)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    qkv, bias_table, window_size, shift, _ = inputs
-    y, norms = output
-    ctx.save_for_backward(qkv, bias_table, y, norms)
-    ctx.options = window_size, shift
-    ctx.mark_non_differentiable(norms)
-    ctx.set_materialize_grads(False)
-
-
 def _backward(ctx: Any, dy: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
     return (None,) * 5 if dy is None else (*_gradients(ctx, _attend_backward, dy), None)
 
 
-_attend.register_autograd(_backward, setup_context=_setup_context)
+_attend.register_autograd(_backward, setup_context=setup_context)
 
 
-@register_flop_formula(torch.ops.mambair.window_attention_triton)
-def _forward_flops(qkv: Shape, bias_table: Shape, window_size: int, *_: Any, **__: Any) -> int:
-    batch, height, width, channels = qkv
-    return window_attention_flops(batch * height * width, channels // 3, window_size)
-
-
-@register_flop_formula(torch.ops.mambair.window_attention_triton_backward)
-def _backward_flops(
-    dy: Shape, qkv: Shape, bias_table: Shape, y: Shape, norms: Shape, window_size: int, *_: Any, **__: Any
-) -> int:
-    # Five products where the forward pass has two.
-    return _forward_flops(qkv, bias_table, window_size) * 5 // 2
+register_flop_formula(torch.ops.mambair.window_attention_triton)(forward_flops)
+register_flop_formula(torch.ops.mambair.window_attention_triton_backward)(backward_flops)
