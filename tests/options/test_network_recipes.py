@@ -11,10 +11,9 @@ from mambair.options import TrainOptions, parse_test_options, parse_train_option
 
 RECIPES = Path(__file__).resolve().parents[2] / "options"
 SCALES = {"x2": 2, "x3": 3, "x4": 4, "denoise": 1, "jpeg": 1, "photo_x1": 1, "photo_x4": 4}
-FINE_TUNED = ("x3", "x4")
+STARTS = {"x3": "x2", "x4": "x2", "jpeg": "denoise", "photo_x1": "denoise", "photo_x4": "x4"}
+"""What the fine-tuned ones start from."""
 PHOTO = ("photo_x1", "photo_x4")
-PATCH = 64
-"""Sides of the low-quality patches: with 32 of them a step costs what the light x2 network's does."""
 
 
 def recipe(name: str) -> TrainOptions:
@@ -24,15 +23,15 @@ def recipe(name: str) -> TrainOptions:
 @pytest.mark.parametrize("name", SCALES)
 def test_all_are_trained_alike(name: str) -> None:
     options, light = recipe(name), recipe("lightSR_x2_BSD400")
-    train, total = options.train, 8000 if name in FINE_TUNED else 15_000
+    train, total, patch = options.train, *((8000, 48) if name in STARTS else (15_000, 64))
     assert options.name == name and options.scale == SCALES[name] and options.source.warnings == ()
-    milestones = [total * fall // light.train.total_iter for fall in light.train.scheduler["milestones"]]
-    assert train.total_iter == total and train.scheduler == {**light.train.scheduler, "milestones": milestones}
-    assert train.optim_g == light.train.optim_g and train.pixel_opt == light.train.pixel_opt
+    assert (train.total_iter, train.warmup_iter) == (total, 500)
+    assert train.scheduler == {"type": "CosineAnnealingLR", "T_max": total, "eta_min": 1e-6}
+    assert train.optim_g == {**light.train.optim_g, "lr": 5e-4} and train.pixel_opt == light.train.pixel_opt
     assert (train.ema_decay, train.ema_warmup, train.amp) == (0.999, True, "auto")
     for world_size in (1, 2, 4):
         (stage,) = options.stages(world_size)
-        assert (stage.total_batch, stage.gt_size) == (32, PATCH * options.scale)
+        assert (stage.total_batch, stage.gt_size) == (16, patch * options.scale)
     dataset = options.datasets["train"]
     assert [root.as_posix() for root in dataset.dataroot_gt] == ["datasets/BSD400/HR", "datasets/photos/HR"]
     assert dataset.use_hflip and dataset.use_rot
@@ -52,11 +51,13 @@ def test_networks_are_the_light_one_of_their_scale(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCALES)
-def test_x3_and_x4_take_x2_s_averaged_weights_but_for_the_head(name: str) -> None:
+def test_fine_tuned_ones_take_the_last_averaged_weights_of_their_start(name: str) -> None:
     path = recipe(name).path
-    if name in FINE_TUNED:
-        assert path.pretrain_network_g == Path(f"experiments/x2/models/net_g_{recipe('x2').train.total_iter}.pth")
-        assert path.param_key_g == "params_ema" and not path.strict_load_g
+    if name in STARTS:
+        start = recipe(STARTS[name])
+        assert path.pretrain_network_g == Path(f"experiments/{start.name}/models/net_g_{start.train.total_iter}.pth")
+        assert path.param_key_g == "params_ema"
+        assert path.strict_load_g == (start.scale == SCALES[name]), "another scale has another head"
     else:
         assert path.pretrain_network_g is None
 
@@ -93,7 +94,7 @@ def test_photo_spells_the_moderate_degradation_out(name: str) -> None:
             "betap_range": list(kernels.beta_plateau),
         }
     assert not options.lq_usm and not options.l1_gt_usm, "a clean photo is to stay as it is"
-    assert options.queue_size % 32 == 0
+    assert options.queue_size % 16 == 0
 
 
 TESTED = {

@@ -48,7 +48,10 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def train(name: str, *overrides: str) -> Path:
     recipe = ROOT / "options" / "train" / f"{name}.yml"
-    scale = parse_train_options(recipe).scale
+    options = parse_train_options(recipe)
+    scale = options.scale
+    if options.path.pretrain_network_g is not None and not overrides:  # its start, if no other is told
+        overrides = (f"path:pretrain_network_g={train(options.path.pretrain_network_g.parts[1])}",)
     sizes = [f"datasets:train:gt_size={16 * scale}"]
     if name.startswith("photo"):
         sizes += [f"gt_size={16 * scale}", "queue_size=2"]
