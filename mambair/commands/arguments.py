@@ -5,17 +5,17 @@ import logging
 from pathlib import Path
 
 from mambair.options import add_plugin_argument
-from mambair.options.plugins import load_installed_plugins, load_plugins
+from mambair.options.plugins import Plugin, load_installed_plugins, load_plugins
 from mambair.weights.tasks import TASKS, Level
 
 logger = logging.getLogger(__name__)
 
 
-def load_named_plugins(arguments: argparse.Namespace, *, show_traceback: bool = False) -> None:
-    """Load the plug-ins of installed packages, then those of --plugin; before any network is built."""
+def load_named_plugins(arguments: argparse.Namespace, *, show_traceback: bool = False) -> list[Plugin]:
+    """Load the plug-ins of installed packages and of --plugin, before any network is built; returns the latter."""
     for warning in load_installed_plugins():
         logger.warning(warning)
-    load_plugins(arguments.plugins, Path.cwd(), "--plugin", show_traceback=show_traceback)
+    return load_plugins(arguments.plugins, Path.cwd(), "--plugin", show_traceback=show_traceback)
 
 
 def tile_argument(text: str) -> str | int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from mambair.archs.network import traits_of
-from mambair.commands.arguments import level_argument, positive_argument
+from mambair.commands.arguments import level_argument, load_named_plugins, positive_argument
 from mambair.commands.exit_codes import OK, reports_user_errors
 from mambair.commands.finetune.photos import find_photos, split_photos
 from mambair.commands.finetune.plan import NAME, RECIPE, START, TEST, make_recipe, purpose_of, sizes_for, write_plan
@@ -18,7 +18,7 @@ from mambair.commands.tested_networks import replaced
 from mambair.engine.evaluate.run import Tester
 from mambair.engine.train.run import TrainingRun
 from mambair.errors import UserError
-from mambair.options import RunArguments, parse_test_options, parse_train_options
+from mambair.options import RunArguments, add_plugin_argument, parse_test_options, parse_train_options
 from mambair.runtime.distributed import ProcessGroup
 from mambair.runtime.files import sha256_of
 from mambair.runtime.log_setup import console, setup_logging
@@ -53,6 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--seed", type=int, default=0, help="of the draw of held-out photos and of training")
+    add_plugin_argument(parser)
     return parser
 
 
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def prepare(arguments: argparse.Namespace) -> Path:
     """Find everything out that can be wrong, say what will be done, and write the plan; returns its folder."""
+    plugins = [plugin.spec for plugin in load_named_plugins(arguments)]
     weights = find_weights(arguments.weights, task=None)
     network = load_network(weights)
     purpose = purpose_of(network, weights, arguments.task, arguments.noise)
@@ -93,7 +95,7 @@ def prepare(arguments: argparse.Namespace) -> Path:
         raise UserError(f"{folder}: is a file, but the results go into a folder; name another with -o")
     source = f"{arguments.weights} (SHA-256 {sha256_of(weights)[:16]})"
     num_gpu = "auto" if arguments.device == "auto" else 0
-    recipe = make_recipe(folder, arguments.photos, network, source, purpose, sizes, num_gpu, arguments.seed)
+    recipe = make_recipe(folder, arguments.photos, network, source, purpose, sizes, num_gpu, arguments.seed, plugins)
     write_plan(folder, arguments.photos, split, recipe, network)
     console.print(
         f"{len(split.trained)} photos to train on, {len(split.watched)} to find the end by, {len(split.judged)} to "

@@ -14,7 +14,7 @@ from mambair.commands.options.recipe import Images, Recipe, recipe_text, test_te
 from mambair.commands.options.schema_files import schema_line
 from mambair.errors import UserError
 from mambair.runtime.files import atomic_write
-from mambair.weights.loading import network_options, save_weights
+from mambair.weights.loading import checked_plugin, network_options, save_weights
 from mambair.weights.sources import read_purpose
 from mambair.weights.tasks import Level
 
@@ -131,12 +131,13 @@ def write_plan(folder: Path, photos: Path, split: Split, recipe: Recipe, network
 
 def make_recipe(
     folder: Path, photos: Path, network: nn.Module, source: str, purpose: Purpose, sizes: Sizes, num_gpu: int | str,
-    seed: int,
+    seed: int, plugins: Sequence[str],
 ) -> Recipe:  # fmt: skip
     """What `mambair train` does with these photos."""
     options = network_options(network)
     if options is None:
         raise UserError(f"{source}: is another project's network; fine-tune it by an option file of type spandrel")
+    options = checked_plugin(options, source)  # the file names the plug-in itself
     kind = "noise" if purpose.task == "denoise" else "quality"
     degradation: dict[str, Any] = {"noise": None, "quality": None} | {kind: purpose.noise}
     return Recipe(
@@ -160,4 +161,5 @@ def make_recipe(
         root=folder,
         num_gpu=num_gpu,
         seed=seed,
+        plugins=tuple(plugins),
     )

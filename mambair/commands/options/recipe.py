@@ -64,6 +64,8 @@ class Recipe:
     """Further keys at the top level."""
     num_gpu: int | str = "auto"
     seed: int = 0
+    plugins: tuple[str, ...] = ()
+    """What registers a network that is not the package's."""
 
 
 def paths(values: tuple[Path, ...]) -> str | list[str]:
@@ -97,7 +99,7 @@ def recipe_text(recipe: Recipe, first_line: str, file: Path) -> str:
 
 
 def _head(recipe: Recipe, first_line: str, file: Path) -> str:
-    extra = block(recipe.head, 0) if recipe.head else ""
+    extra = _plugins(recipe) + (block(recipe.head, 0) if recipe.head else "")
     return f"""{first_line}
 # {recipe.title}
 # Check:  mambair options check {file.as_posix()}
@@ -109,6 +111,10 @@ scale: {recipe.scale}
 num_gpu: {recipe.num_gpu} # auto takes the GPUs there are, 0 the CPU
 manual_seed: {recipe.seed}
 {extra}"""
+
+
+def _plugins(recipe: Recipe) -> str:
+    return block({"plugins": recipe.plugins}, 0) if recipe.plugins else ""
 
 
 def _datasets(recipe: Recipe) -> str:
@@ -199,7 +205,7 @@ def test_text(recipe: Recipe, first_line: str, file: Path) -> str:
 # Test:  mambair test -opt {file.as_posix()} --weights FILE
 {block({"name": f"{recipe.name}_test"}, 0)}scale: {recipe.scale}
 num_gpu: {recipe.num_gpu}
-
+{_plugins(recipe)}
 datasets:
   test_1:
 {block({"name": "held_out", **judged, **recipe.validation.keys()}, 4)}

@@ -1,6 +1,7 @@
 """`mambair finetune`: photos drawn, a plan by their number, training, a verdict, and going on."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,12 @@ from mambair.errors import UserError
 from mambair.imaging.files import read_image, write_image
 from mambair.imaging.resize import imresize
 from mambair.options import parse_options
+from mambair.options.plugins import load_plugins
 from mambair.weights.loading import load_network, save_weights
 from mambair.weights.tasks import Level
 from tests.engine.tiny_run import NETWORK
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 PLACES = [("astronaut", 0, 0), ("astronaut", 0, 300), ("coffee", 20, 40), ("coffee", 200, 300), ("chelsea", 0, 40)]
 PLACES += [("rocket", 100, 300), ("astronaut", 300, 100), ("hubble_deep_field", 100, 200)]
@@ -211,3 +215,15 @@ def test_verdicts() -> None:
         "no gain: -0.500 dB PSNR (0 of 1 photos that were not trained on are better); the old weights are kept"
     )
     assert not Verdict({"a": 30.0}, {"a": 30.005}).is_gain  # less than anybody would see or trust
+
+
+@pytest.mark.usefixtures("plugins_forgotten")
+def test_a_network_of_a_plug_in(world: Path, capsys: pytest.CaptureFixture) -> None:
+    shutil.copy(EXAMPLES / "my_network.py", world / "mine.py")
+    load_plugins(["mine.py"], world)
+    save_weights(build_network({"type": "MyNetwork", "channels": 8, "blocks": 1}), world / "net.safetensors")
+    assert finetune("--iterations", "20", "--plugin", "mine.py") == 0
+    for name in ("recipe.yml", "test.yml"):
+        options = parse_options(world / "out" / name)
+        assert options.plugins == [str(world / "mine.py")] and options.source.warnings == ()
+    assert load_network(world / "out" / "weights.safetensors").first.out_channels == 8
