@@ -4,8 +4,10 @@ import hashlib
 import logging
 from collections.abc import Callable
 from importlib import resources
+from typing import Any
 
 from numba import njit
+from numba.core import event
 
 logger = logging.getLogger(__name__)
 
@@ -16,12 +18,34 @@ SOURCES = hashlib.sha256(
 ).hexdigest()
 
 
+class _Announcement(event.Listener):
+    """Says once in a process that kernels are compiled, which takes so long that it looks like standing still."""
+
+    def __init__(self) -> None:
+        self.modules: set[str] = set()
+        self.is_said = False
+
+    def on_start(self, event: Any) -> None:
+        """A function that is in no cache is about to be compiled."""
+        if not self.is_said and event.data["dispatcher"].py_func.__module__ in self.modules:
+            self.is_said = True
+            logger.info("compiling kernels for this CPU, once per machine: about a minute")
+
+    def on_end(self, event: Any) -> None:
+        """Nothing is to be said."""
+
+
+_announcement = _Announcement()
+event.register("numba:compile", _announcement)
+
+
 def kernel(function: Callable) -> Callable:
     """Compile `function` on its first call, without the interpreter's lock, and keep the result on disk.
 
     It is kept beside the source, else in the user's cache folder (or where NUMBA_CACHE_DIR says); where none can be
     written to, each process compiles for itself.
     """
+    _announcement.modules.add(function.__module__)
     try:
         return njit(cache=True, nogil=True, error_model="numpy")(function)
     except RuntimeError as error:  # numba raises it here when it finds no folder for its cache
