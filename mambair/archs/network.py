@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mambair.archs.blocks import RSSB, no_weight_decay_names
 from mambair.archs.hub import HubMixin
-from mambair.archs.replay import replayed
+from mambair.archs.replay import KEPT_AS, forget, replayed
 from mambair.errors import UserError
 
 RECOMPILE_LIMIT = 64
@@ -39,18 +39,38 @@ class RestorationNetwork(
     compiling_pays: bool = True
     """Whether compiled blocks take less time in a CUDA graph than blocks as they are."""
     replays_graphs: bool = False
-    """Whether passes without gradients on small images are replayed as CUDA graphs, see `mambair.archs.replay`. For a
-    network that is called by itself; `Restorer` has graphs of its own."""
+    """Whether passes without gradients on small images are replayed as CUDA graphs, see `mambair.archs.replay`; a class
+    says so for itself, not for those derived from it. False in a network gives the graphs' memory back."""
+    replays_steps: bool = False
+    """The same for passes with gradients."""
     hyperparameters: dict[str, Any]
     """Constructor arguments: `build_network({"type": name, **hyperparameters})` builds this network again."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class with a forward of its own says itself whether graphs can be made of it."""
+        super().__init_subclass__(**kwargs)
+        for switch in ("replays_graphs", "replays_steps"):
+            if switch not in cls.__dict__:
+                setattr(cls, switch, False)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """As for every module; see `replays_graphs`."""
-        if not torch.compiler.is_compiling() and self.replays_graphs and len(args) == 1 and not kwargs:
+        """As for every module; see `replays_graphs` and `replays_steps`."""
+        if not torch.compiler.is_compiling() and len(args) == 1 and not kwargs:
             found = replayed(self, args[0], super().__call__)
             if found is not None:
                 return found
         return super().__call__(*args, **kwargs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles of a network have no graphs."""
+        return {name: value for name, value in self.__dict__.items() if name != KEPT_AS}
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        """As for every module; a network that leaves the GPU gives the memory of its graphs back."""
+        moved = super()._apply(*args, **kwargs)
+        if not any(parameter.is_cuda for parameter in self.parameters()):
+            forget(self)
+        return moved
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that an optimiser must not decay."""
@@ -63,7 +83,8 @@ class RestorationNetwork(
         which is these blocks written out many times, takes minutes.
         """
         # One piece of code serves every block; each width, type and mode of a network counts as a recompilation of it.
-        self.replays_graphs = False  # of other code; `Restorer` has graphs for it
+        self.replays_graphs = self.replays_steps = False  # of other code; `Restorer` has graphs for it
+        forget(self)
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, RECOMPILE_LIMIT)
         for module in self.modules():
             if isinstance(module, self.block_types):

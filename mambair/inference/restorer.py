@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mambair.archs.network import traits_of
+from mambair.archs.replay import paused
 from mambair.errors import UserError
 from mambair.inference.edges import bled, within_neighbours
 from mambair.inference.ensemble import self_ensemble
@@ -215,6 +216,7 @@ class Restorer:
         except torch._dynamo.exc.TorchDynamoException as error:
             raise UserError(f"torch.compile failed ({str(error).splitlines()[0]}); run without it") from error
 
+    @paused()  # `GraphedForward` has the graphs
     @torch.inference_mode()
     def _call(self, forward: Callable[[torch.Tensor], torch.Tensor], lq: torch.Tensor) -> torch.Tensor:
         lq = lq.to(self.device)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mambair.archs.network import traits_of
+from mambair.archs.replay import paused
 from mambair.inference.ensemble import self_ensemble
 from mambair.inference.tiling import TileRule, restore_tiled
 
@@ -27,6 +28,7 @@ class Restoration:
         self.ensemble = ensemble
         self.amp_dtype = amp_dtype
 
+    @paused()  # a network that is judged while it is trained takes no memory for long
     @torch.inference_mode()
     def __call__(self, network: nn.Module, lq: Tensor) -> Tensor:
         """Restore (B, C, H, W) in [0, 1] -> float32 (B, C, s*H, s*W), not clipped. The network's mode is kept."""

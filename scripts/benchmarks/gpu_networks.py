@@ -13,6 +13,7 @@ from torch import nn
 from benchmarks import timing
 from benchmarks.gpu_scans import AT_MOST_GROWTH
 from benchmarks.jobs import (
+    AS_IT_COMES,
     BOTH,
     COMPILED,
     GRAPH,
@@ -34,6 +35,7 @@ from benchmarks.jobs import (
 )
 from benchmarks.tables import Settings, Table
 from benchmarks.timing import Budget, Row, Work
+from mambair.archs import RestorationNetwork
 from mambair.losses import L1Loss
 from mambair.models.optimizers import parameter_groups
 from mambair.ops import available_backends
@@ -80,7 +82,10 @@ def time_v2(settings: Settings, budget: Budget) -> Iterator[Table]:
 
 def time_plain(settings: Settings, budget: Budget) -> Iterator[Table]:
     """The tables of networks as plain modules, in inference and in training."""
-    note = "Medians of CUDA events. Plain modules: neither compiled nor captured, as most people run them."
+    note = (
+        "Medians of CUDA events, of networks as most people run them. as it comes: built and called, after the passes that "
+        "its graphs wait for; eager: the same with replays_graphs and replays_steps off."
+    )
     for title, jobs, make_work in (
         ("Plain modules: inference on the GPU", plain_inference_jobs(), _make_restoration),
         ("Plain modules: training step on the GPU", plain_training_jobs(), _make_step),
@@ -135,6 +140,8 @@ def _measure(
     repeats, warm_ups = (SLOW_REPEATS, 0) if job.slow else (settings.repeats, timing.WARM_UPS)
     with _conditions(job.precision, contender.backend):
         network = contender.build().to(timing.DEVICE)
+        if way != AS_IT_COMES and isinstance(network, RestorationNetwork):
+            network.replays_graphs = network.replays_steps = False
         if way in (COMPILED, BOTH):
             network.compile()
         graph = way in (GRAPH, BOTH)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from mambair.archs.replay import paused
 from mambair.data.loaders import LoadedBatch, LoadedStep
 from mambair.engine.train.draws import preparation_rng, seed_phase
 from mambair.engine.train.passes import GraphedPasses, PlainPasses
@@ -108,6 +109,7 @@ class Stepper:
             self.scaler.load_state_dict(state["scaler"])
         self.skipped_in_a_row = state.get("skipped_in_a_row", 0)
 
+    @paused()  # `GraphedPasses` has the graphs, unless the run is to have none
     def step(self, loaded: LoadedStep, stop: bool) -> StepResult:
         """Take the step that follows `loaded.iteration` completed ones.
 
