@@ -83,8 +83,8 @@ def time_v2(settings: Settings, budget: Budget) -> Iterator[Table]:
 def time_plain(settings: Settings, budget: Budget) -> Iterator[Table]:
     """The tables of networks as plain modules, in inference and in training."""
     note = (
-        "Medians of CUDA events, of networks as most people run them. as it comes: built and called, after the passes that "
-        "its graphs wait for; eager: the same with replays_graphs and replays_steps off."
+        "Medians of CUDA events, of networks as most people run them. as it comes: built and called, after the passes "
+        "that its graphs wait for; eager: the same with replays_graphs and replays_steps off."
     )
     for title, jobs, make_work in (
         ("Plain modules: inference on the GPU", plain_inference_jobs(), _make_restoration),

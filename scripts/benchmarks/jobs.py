@@ -82,7 +82,7 @@ def training_jobs() -> tuple[Job, ...]:
 
 
 def _plain(options: dict, swinir: dict) -> tuple[Contender, ...]:
-    """The contenders as they are loaded, in everybody's own loop, and ours without the graphs that it makes by itself."""
+    """The contenders as they are loaded, in everybody's own loop; ours also without graphs of its own."""
     published = Contender(PUBLISHED, partial(build_network, options), "mamba_ssm", (EAGER,))
     return (_ours(options, (AS_IT_COMES, EAGER)), _swinir(swinir, (EAGER,)), published)
 
