@@ -41,7 +41,7 @@ class Replays:
 
 def _found_in(network: nn.Module) -> Replays | None:
     found: Replays | None = network.__dict__.get(KEPT_AS)
-    # A replica of DataParallel has its original's attributes.
+    # Whoever makes a network of another one's attributes has not made its graphs.
     return found if found is not None and found.owner() is network else None
 
 
@@ -55,7 +55,7 @@ def replayed(network: nn.Module, x: Tensor, run: Callable[[Tensor], Tensor]) -> 
 
     None where the pass is to be run as it is. Results are those of `run`, the network's own pass, bit by bit.
     """
-    if not may_replay(x):
+    if not may_replay(x) or getattr(network, "_is_replica", False):  # DataParallel makes replicas anew for each pass
         return None
     with_gradients = needs_gradients(network, x)
     replays = _found_in(network)

@@ -22,24 +22,67 @@ class Turns:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.stream = torch.cuda.Stream(device)
-        """What graphs are captured on. Its workspace of cuBLAS is no other graph's."""
         self._lock = threading.Lock()
-        self._done = torch.cuda.Event()
+        self._done: torch.cuda.Event | None = None
         self._last: torch.cuda.Stream | None = None
+        self._training: threading.Thread | None = None
+        self._waits_for_autograd = False
+
+    @functools.cached_property
+    def stream(self) -> torch.cuda.Stream:
+        """What graphs are captured on. Its workspace of cuBLAS is no other graph's."""
+        return torch.cuda.Stream(self.device)
 
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Within this block graphs may be captured and replayed on the current stream."""
-        with torch.cuda.device(self.device), self._lock:
-            stream = torch.cuda.current_stream()
-            if self._last is not None and self._last != stream:
-                stream.wait_event(self._done)
-            try:
-                yield
-            finally:
-                self._done.record(stream)
-                self._last = stream
+        self._acquire()
+        try:
+            with torch.cuda.device(self.device):
+                stream = torch.cuda.current_stream()
+                if self._done is None:
+                    self._done = torch.cuda.Event()
+                elif self._last != stream:
+                    stream.wait_event(self._done)
+                try:
+                    yield
+                finally:
+                    self._done.record(stream)
+                    self._last = stream
+        finally:
+            self._lock.release()
+
+    def _acquire(self) -> None:
+        if not is_in_backward():
+            self._lock.acquire()
+            return
+        # Autograd has one thread for a device: a backward pass that waits here keeps that of a capture from running.
+        while not self._lock.acquire(timeout=0.05):
+            if self._waits_for_autograd:
+                raise RuntimeError(
+                    "a backward pass met the capture of another thread's training step; set replays_steps = False in "
+                    "networks that several threads train"
+                )
+
+    def trains_here(self, about_to_capture: bool) -> bool:
+        """Whether this thread is the one whose steps are graphs: the first that comes to capture one."""
+        if about_to_capture and (self._training is None or not self._training.is_alive()):
+            self._training = threading.current_thread()
+        return self._training is threading.current_thread()
+
+    @contextmanager
+    def waiting_for_autograd(self) -> Iterator[None]:
+        """Within this block whoever has the turn needs autograd's thread."""
+        self._waits_for_autograd = True
+        try:
+            yield
+        finally:
+            self._waits_for_autograd = False
+
+
+def is_in_backward() -> bool:
+    """Whether autograd called what runs here."""
+    return torch._C._current_graph_task_id() != -1
 
 
 @functools.cache
@@ -74,20 +117,34 @@ class CapturedPass:
 
 
 @contextmanager
-def _capturing(graph: torch.cuda.CUDAGraph, pool: Any, turns: Turns) -> Iterator[None]:
-    """Other threads go on meanwhile. Autocast keeps no casts of weights: they would be another pass's memory."""
+def _capturing(graph: torch.cuda.CUDAGraph, pool: Any, turns: Turns, draws: bool) -> Iterator[None]:
+    """Other threads go on meanwhile. Autocast keeps no casts of weights: they would be another pass's memory.
+
+    A capture takes a generator of random numbers for itself, from which other threads then fail to draw. Unless what is
+    captured `draws`, that is another one than everybody's.
+    """
     kind, on = torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda")
-    with (
-        torch.cuda.graph(graph, pool=pool, stream=turns.stream, capture_error_mode="thread_local"),
-        torch.autocast("cuda", kind, enabled=on, cache_enabled=False),
-    ):
-        yield
+    generator = generator_of(turns.device)
+    everybodys = generator.graphsafe_get_state()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()  # what plain passes held, a graph cannot use
+    with torch.cuda.stream(turns.stream), torch.autocast("cuda", kind, enabled=on, cache_enabled=False):
+        if not draws:
+            generator.graphsafe_set_state(everybodys.clone_state())
+        try:
+            graph.capture_begin(pool, capture_error_mode="thread_local")
+        finally:
+            generator.graphsafe_set_state(everybodys)
+        try:
+            yield
+        finally:
+            graph.capture_end()
 
 
 def capture_pass(run: Run, x: Tensor, pool: Any, turns: Turns) -> CapturedPass:
-    """Raises RuntimeError where memory does not suffice, or where the pass waits for the GPU."""
+    """Raises RuntimeError where memory does not suffice, where the pass waits for the GPU, or draws random numbers."""
     graph = torch.cuda.CUDAGraph()
-    with _capturing(graph, pool, turns):
+    with _capturing(graph, pool, turns, draws=False):
         source = torch.empty_like(x)
         result = run(source)
     return CapturedPass(graph, source, result)
@@ -158,13 +215,14 @@ def capture_step(run: Run, x: Tensor, parameters: Sequence[Tensor], turns: Turns
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
     forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-    with _capturing(forward, None, turns):
+    with _capturing(forward, None, turns, draws=True):
         source = torch.empty_like(x).requires_grad_(x.requires_grad)
         result = run(source)
-    with torch.autocast("cuda", enabled=False), _capturing(backward, forward.pool(), turns):
+    with torch.autocast("cuda", enabled=False), _capturing(backward, forward.pool(), turns, draws=True):
         given = torch.empty_like(result)
         wanted = [source, *parameters] if x.requires_grad else list(parameters)
-        found = list(torch.autograd.grad(result, wanted, given, allow_unused=True))
+        with turns.waiting_for_autograd():
+            found = list(torch.autograd.grad(result, wanted, given, allow_unused=True))
         on_source = found.pop(0) if x.requires_grad else None
         used = [gradient is not None for gradient in found]
         flat = gradients = None

@@ -136,9 +136,12 @@ class Steps:
             key = (circumstances(x), tuple(wanted))
             if key != self._last:
                 self._last, self._done = key, 0
-            if key not in self._steps and self._done >= WARMUP:
-                self._capture(key, fingerprint, x, run, turns)
-            step = self._steps.get(key)
+            is_next = key not in self._steps and self._done >= WARMUP and not gpu.is_in_backward()
+            step = None
+            if turns.trains_here(is_next):
+                if is_next:
+                    self._capture(key, fingerprint, x, run, turns)
+                step = self._steps.get(key)
             self._count(key, step)
         if step is not None:
             return _ReplayedStep.apply(step, x, *fingerprint.parameters())

@@ -10,14 +10,16 @@ from torch import Tensor
 from mambair.archs.replay import gpu
 
 
-class FakeTurns:
-    """Whoever asks gets the turn."""
-
-    device = torch.device("cpu")
+class FakeTurns(gpu.Turns):
+    """Whoever asks gets the turn, without a stream."""
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        yield
+        self._acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()
 
 
 class FakePass:
@@ -64,8 +66,9 @@ class FakeStep:
 
 
 @pytest.fixture
-def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> FakeTurns:
     """What captures, captures on the CPU."""
+    turns = FakeTurns(torch.device("cpu"))
 
     def capture_step(run: gpu.Run, x: Tensor, parameters: Sequence[Tensor], turns: object) -> FakeStep:
         # The modules have these parameters only while it is captured.
@@ -74,8 +77,9 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
         by_name = {names[id(p)]: p for p in parameters}
         return FakeStep(lambda source: torch.func.functional_call(modules, by_name, (source,)), x, parameters)
 
-    monkeypatch.setattr(gpu, "turns_of", lambda device: FakeTurns())
+    monkeypatch.setattr(gpu, "turns_of", lambda device: turns)
     monkeypatch.setattr(gpu, "capture_pass", lambda run, x, pool, turns: FakePass(run, x))
     monkeypatch.setattr(gpu, "capture_step", capture_step)
     monkeypatch.setattr(gpu, "generator_of", lambda device: torch.default_generator)
     monkeypatch.setattr(gpu, "memory_of", lambda device: 1000)
+    return turns

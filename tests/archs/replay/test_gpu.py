@@ -221,13 +221,33 @@ class TestPasses:
     def test_eval_routing_by_chance_is_drawn_anew(self) -> None:
         network, plain = (net.eval() for net in pair(V2 | {"routing": "gumbel"}))
         x = image(1, 3, 16, 16)
-        warm_passes(network, x)
         with torch.no_grad():
             for seed in range(passes.WARMUP + 3):
                 torch.manual_seed(seed)
                 expected = plain(x)
                 torch.manual_seed(seed)
                 assert torch.equal(network(x), expected)
+        assert graphs_of(network) == 0
+
+    def test_other_threads_draw_random_numbers_meanwhile(self) -> None:
+        x = image(1, 3, 16, 16)
+        networks = [make().cuda().eval() for _ in range(10)]
+        stop, failures = threading.Event(), []
+
+        def work() -> None:
+            try:
+                while not stop.is_set():
+                    torch.rand(1000, device="cuda")
+            except RuntimeError as error:
+                failures.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        for network in networks:
+            warm_passes(network, x)
+        stop.set()
+        thread.join()
+        assert not failures
 
     @pytest.mark.parametrize("how", ["deleted", "moved", "switched off"])
     def test_memory_comes_back(self, how: str) -> None:

@@ -1,6 +1,7 @@
 """Passes with gradients: when they are captured, and that autograd's users see what it always shows. By fakes."""
 
 import copy
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mambair.archs.replay import gpu, steps
-from mambair.archs.replay.steps import KEPT_STEPS, MOST_MISSES, WARMUP, Steps
+from mambair.archs.replay.steps import KEPT_STEPS, WARMUP, Steps
 from tests.archs.replay.tiny import make
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
@@ -187,12 +188,14 @@ def test_only_steps_that_go_all_the_way_one_after_the_other_are_captured() -> No
     assert not kept._steps
 
 
-def test_unused_graphs_are_forgotten() -> None:
+def test_unused_graphs_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "MOST_MISSES", 2)
     _, _, kept, call = warmed(X)
     call(X).sum().backward()
     assert captured(kept)
-    for size in range(MOST_MISSES + 1):
-        call(torch.rand(1, 3, 4, 3 + size)).sum().backward()
+    for width in (3, 4, 3):
+        assert captured(kept)
+        call(torch.rand(1, 3, 4, width)).sum().backward()
     assert not captured(kept)
 
 
@@ -228,3 +231,52 @@ def test_modules_have_their_own_parameters_after_a_capture(monkeypatch: pytest.M
     call(X).sum().backward()
     assert list(kept._steps.values()) == [None]
     assert all(p is before[name] for name, p in network.named_parameters())
+
+
+def test_one_thread_has_the_graphs_of_a_device() -> None:
+    """Captures wait for autograd's thread, in which another's backward pass might wait for its turn."""
+    network, plain, kept, call = warmed(X)
+    call(X).sum().backward()
+    network.zero_grad()
+    step = captured(kept)[0].captured
+    forwards = step.forwards
+
+    def work() -> None:
+        torch.manual_seed(1)
+        for _ in range(WARMUP + 2):
+            call(X).sum().backward()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert step.forwards == forwards
+    torch.manual_seed(1)
+    for _ in range(WARMUP + 2):
+        plain(X).sum().backward()
+    assert same_gradients(network, plain)
+    call(X).sum().backward()
+    assert step.forwards == forwards + 1
+
+
+def test_the_graphs_of_a_thread_that_has_ended_are_another_ones(on_cpu: gpu.Turns) -> None:
+    thread = threading.Thread(target=lambda: on_cpu.trains_here(True))
+    thread.start()
+    thread.join()
+    assert not on_cpu.trains_here(False)
+    assert on_cpu.trains_here(True)
+    assert on_cpu.trains_here(False)
+
+
+def test_a_backward_pass_does_not_wait_for_a_capture_that_waits_for_it(on_cpu: gpu.Turns) -> None:
+    _, _, _, call = warmed(X)
+    loss = call(X).sum()
+    with on_cpu.taken(), on_cpu.waiting_for_autograd(), pytest.raises(RuntimeError, match="set replays_steps = False"):
+        loss.backward()
+
+
+def test_nothing_is_captured_within_a_backward_pass() -> None:
+    _, _, kept, call = warmed(X)
+    x = X.clone().requires_grad_()
+    warm(call, x)
+    checkpoint(call, x, use_reentrant=True).sum().backward()
+    assert not kept._steps
