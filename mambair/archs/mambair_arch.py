@@ -42,6 +42,7 @@ class MambaIR(Trunk):
     """
 
     compiling_pays = False  # each half of a block is one operator
+    replays_graphs = replays_steps = True
 
     def __init__(
         self,

@@ -55,6 +55,7 @@ class MambaIRUNet(RestorationNetwork):
     scale = 1
     size_multiple = 2 ** (LEVELS - 1)
     compiling_pays = False  # each half of a block is one operator
+    replays_graphs = replays_steps = True
 
     def __init__(
         self,

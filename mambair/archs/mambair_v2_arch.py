@@ -56,6 +56,7 @@ class MambaIRv2(Trunk):
 
     upsamplers = ("", "pixelshuffle", "pixelshuffledirect", "nearest+conv")
     block_types = (AttentiveLayer,)
+    replays_graphs = replays_steps = True
     feed_forward: type[ConvFFN] | type[GatedConvFFN] = ConvFFN
 
     def __init__(
@@ -143,6 +144,7 @@ class MambaIRv2(Trunk):
 class MambaIRv2Light(MambaIRv2):
     """MambaIRv2 with the feed-forwards of the light networks; options as for MambaIRv2."""
 
+    replays_graphs = replays_steps = True
     feed_forward = GatedConvFFN
 
 

@@ -115,6 +115,15 @@ def peak_mebibytes(work: Work) -> tuple[float, float]:
     return (peak - before) / MEBIBYTE, peak / MEBIBYTE
 
 
+def reserved_mebibytes(work: Work) -> float:
+    """The most memory that PyTorch holds during `work`: graphs have theirs also while nobody uses it."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_reserved() / MEBIBYTE
+
+
 def capture(work: Work) -> tuple[Work, float]:
     """(a function that replays `work` as a CUDA graph, the most MiB allocated from its capture to a first replay)."""
     side = torch.cuda.Stream()

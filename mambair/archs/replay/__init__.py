@@ -2,7 +2,8 @@
 
     guards.py       which passes may be replayed at all
     fingerprint.py  what a graph rests on; where it no longer fits, the graph is forgotten
-    gpu.py          capturing, and whose turn it is to write into the memory of graphs
+    turns.py        whose turn it is to write into the memory of graphs
+    gpu.py          capturing and replaying
     passes.py       passes without gradients
     steps.py        passes with gradients: forward and backward are two graphs behind one autograd function
 

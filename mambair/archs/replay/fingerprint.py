@@ -1,8 +1,7 @@
 """What a graph of a network rests on, besides its input: modules, their settings, and where tensors lie."""
 
 import itertools
-from collections.abc import Iterator
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,7 +32,8 @@ class Fingerprint:
         self._kinds = {type(module) for module in (network, *parts)}
         self._taken = self._now(network)
         self._tensors_taken = self._tensors_now()
-        self.is_plain = self._has_no_hooks() and not any(
+        self._had_no_hooks = self._has_no_hooks()
+        self.is_plain = self._had_no_hooks and not any(
             module._compiled_call_impl is not None or "forward" in vars(module) for module in (network, *parts)
         )
         self.is_ours = all(f"{kind.__module__}.".startswith(_OURS) for kind in self._kinds)
@@ -54,17 +54,22 @@ class Fingerprint:
 
     def _tensors_now(self) -> list[Any]:
         """Where tensors lie and of what type; casts that end at the same place are told by the type."""
-        tensors = [tensor for tensor in self.tensors() if tensor is not None]
+        tensors = self.tensors()
         lengths = map(len, (*self._parts, *self._tensors))
-        return [*(t.data_ptr() for t in tensors), *(t.dtype for t in tensors), *lengths]
+        return [*map(Tensor.data_ptr, tensors), *map(attrgetter("dtype"), tensors), *lengths]
 
-    def tensors(self) -> Iterator[Tensor | None]:
+    def tensors(self) -> list[Tensor]:
         """Parameters and buffers, in the order of modules; those of several modules several times."""
-        return itertools.chain.from_iterable(held.values() for held in self._tensors)
+        found = itertools.chain.from_iterable(held.values() for held in self._tensors)
+        return [tensor for tensor in found if tensor is not None]
+
+    def wanted(self) -> tuple[bool, ...]:
+        """Which of the tensors want gradients."""
+        return tuple(map(attrgetter("requires_grad"), self.tensors()))
 
     def parameters(self) -> list[Tensor]:
         """Those that want gradients, each once."""
-        wanted = {id(t): t for t in self.tensors() if t is not None and t.requires_grad}
+        wanted = {id(tensor): tensor for tensor in self.tensors() if tensor.requires_grad}
         return list(wanted.values())
 
     @property
@@ -74,8 +79,7 @@ class Fingerprint:
 
     def is_on(self, device: Any) -> bool:
         """Whether all tensors are ordinary ones of this device, and parameters leaves of autograd's."""
-        found = [tensor for tensor in self.tensors() if tensor is not None]
-        return all(type(t) in (Tensor, Parameter) and t.is_leaf and t.device == device for t in found)
+        return all(type(t) in (Tensor, Parameter) and t.is_leaf and t.device == device for t in self.tensors())
 
     def fits(self, network: nn.Module) -> bool:
         """Whether a graph of the network as it was computes what it would now."""
@@ -84,5 +88,5 @@ class Fingerprint:
             len(now) == len(self._taken)
             and all(map(is_, now, self._taken))
             and self._tensors_now() == self._tensors_taken
-            and self._has_no_hooks()
+            and self._has_no_hooks() == self._had_no_hooks
         )

@@ -1,7 +1,5 @@
-"""CUDA graphs of passes, and whose turn it is to write into their memory."""
+"""CUDA graphs of passes: capturing and replaying, for those whose turn it is."""
 
-import functools
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,85 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mambair.archs.replay.turns import Turns
+
 Run = Callable[[Tensor], Tensor]
-
-
-class Turns:
-    """One thread, and one stream of a device, at a time uses graphs.
-
-    Their inputs, results and workspaces are memory of their own that each replay writes: another thread must not write
-    an input between a copy and its replay, and another stream's replay waits for the one before.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._lock = threading.Lock()
-        self._done: torch.cuda.Event | None = None
-        self._last: torch.cuda.Stream | None = None
-        self._training: threading.Thread | None = None
-        self._waits_for_autograd = False
-
-    @functools.cached_property
-    def stream(self) -> torch.cuda.Stream:
-        """What graphs are captured on. Its workspace of cuBLAS is no other graph's."""
-        return torch.cuda.Stream(self.device)
-
-    @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Within this block graphs may be captured and replayed on the current stream."""
-        self._acquire()
-        try:
-            with torch.cuda.device(self.device):
-                stream = torch.cuda.current_stream()
-                if self._done is None:
-                    self._done = torch.cuda.Event()
-                elif self._last != stream:
-                    stream.wait_event(self._done)
-                try:
-                    yield
-                finally:
-                    self._done.record(stream)
-                    self._last = stream
-        finally:
-            self._lock.release()
-
-    def _acquire(self) -> None:
-        if not is_in_backward():
-            self._lock.acquire()
-            return
-        # Autograd has one thread for a device: a backward pass that waits here keeps that of a capture from running.
-        while not self._lock.acquire(timeout=0.05):
-            if self._waits_for_autograd:
-                raise RuntimeError(
-                    "a backward pass met the capture of another thread's training step; set replays_steps = False in "
-                    "networks that several threads train"
-                )
-
-    def trains_here(self, about_to_capture: bool) -> bool:
-        """Whether this thread is the one whose steps are graphs: the first that comes to capture one."""
-        if about_to_capture and (self._training is None or not self._training.is_alive()):
-            self._training = threading.current_thread()
-        return self._training is threading.current_thread()
-
-    @contextmanager
-    def waiting_for_autograd(self) -> Iterator[None]:
-        """Within this block whoever has the turn needs autograd's thread."""
-        self._waits_for_autograd = True
-        try:
-            yield
-        finally:
-            self._waits_for_autograd = False
-
-
-def is_in_backward() -> bool:
-    """Whether autograd called what runs here."""
-    return torch._C._current_graph_task_id() != -1
-
-
-@functools.cache
-def turns_of(device: torch.device) -> Turns:
-    """Those of a device, for all networks."""
-    return Turns(device)
 
 
 def generator_of(device: torch.device) -> torch.Generator:
@@ -141,11 +63,38 @@ def _capturing(graph: torch.cuda.CUDAGraph, pool: Any, turns: Turns, draws: bool
             graph.capture_end()
 
 
+def _place_like(tensor: Tensor, turns: Turns) -> Tensor:
+    """Memory that is written before a replay: deterministic algorithms fill what is made within a capture, each time.
+
+    It belongs to the stream of captures, whose next use of it, after this one's end, waits for its turn.
+    """
+    with torch.cuda.stream(turns.stream):
+        return torch.empty_like(tensor)
+
+
+def _keep_workspaces(turns: Turns, backward: bool) -> None:
+    """Have cuBLAS make its workspace, of this thread or of autograd's, in a graph that stays.
+
+    It is made where it is first needed, and used by all graphs after that. Made in one that is forgotten later, it
+    would be freed under the others once somebody clears workspaces, as torch.compile does.
+    """
+    if backward in turns.workspaces:
+        return
+    graph = torch.cuda.CUDAGraph()
+    with torch.inference_mode(False), torch.enable_grad(), _capturing(graph, None, turns, draws=False):
+        x = torch.empty(16, 16, device=turns.device, requires_grad=backward)
+        product = x @ x
+        if backward:
+            with turns.waiting_for_autograd():
+                torch.autograd.grad(product, x, product.detach())
+    turns.workspaces[backward] = graph
+
+
 def capture_pass(run: Run, x: Tensor, pool: Any, turns: Turns) -> CapturedPass:
     """Raises RuntimeError where memory does not suffice, where the pass waits for the GPU, or draws random numbers."""
-    graph = torch.cuda.CUDAGraph()
+    _keep_workspaces(turns, backward=False)
+    graph, source = torch.cuda.CUDAGraph(), _place_like(x, turns)
     with _capturing(graph, pool, turns, draws=False):
-        source = torch.empty_like(x)
         result = run(source)
     return CapturedPass(graph, source, result)
 
@@ -212,14 +161,15 @@ def capture_step(run: Run, x: Tensor, parameters: Sequence[Tensor], turns: Turns
 
     Raises RuntimeError as `capture_pass`.
     """
+    _keep_workspaces(turns, backward=True)
     torch.cuda.empty_cache()
     before = torch.cuda.memory_reserved()
     forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+    source = _place_like(x, turns).requires_grad_(x.requires_grad)
     with _capturing(forward, None, turns, draws=True):
-        source = torch.empty_like(x).requires_grad_(x.requires_grad)
         result = run(source)
+    given = _place_like(result, turns)
     with torch.autocast("cuda", enabled=False), _capturing(backward, forward.pool(), turns, draws=True):
-        given = torch.empty_like(result)
         wanted = [source, *parameters] if x.requires_grad else list(parameters)
         with turns.waiting_for_autograd():
             found = list(torch.autograd.grad(result, wanted, given, allow_unused=True))

@@ -27,6 +27,7 @@ def may_replay(x: Any) -> bool:
     """Whether a pass with this input could be replayed: on a GPU, and with nobody looking on."""
     return (
         isinstance(x, Tensor)
+        and not _functions_are_watched()  # before anything is asked of the tensor
         and x.is_cuda
         and may_start_directly(x)
         and x.ndim == 4
@@ -35,7 +36,6 @@ def may_replay(x: Any) -> bool:
         and not Local.paused
         and forward_ad._current_level < 0
         and not torch.is_anomaly_enabled()
-        and not _functions_are_watched()
         and not torch.cuda.is_current_stream_capturing()
     )
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mambair.archs.replay import gpu
 from mambair.archs.replay.fingerprint import Fingerprint
 from mambair.archs.replay.guards import circumstances
+from mambair.archs.replay.turns import turns_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Passes:
         """The network's result; None where the pass is to be run as it is. `run`: the network's own pass."""
         if network.training or values_of(network, x) > MOST_VALUES:
             return None
-        with gpu.turns_of(x.device).taken():
+        with turns_of(x.device).taken():
             if self._fingerprint is None or not self._fingerprint.fits(network):
                 self._start_anew(network, x)
             if not self._is_capturable:
@@ -89,7 +90,7 @@ class Passes:
         # They share memory, since none needs what another left there: results are copied before the next is replayed.
         pool = next((held.graph.pool() for held in self._graphs.values() if held is not None), None)
         try:
-            self._graphs[key] = gpu.capture_pass(run, x, pool, gpu.turns_of(x.device))
+            self._graphs[key] = gpu.capture_pass(run, x, pool, turns_of(x.device))
         except RuntimeError as error:  # too little memory, or a network of somebody's own that waits for the GPU
             logger.debug("no CUDA graph for inputs of %s: %s", tuple(x.shape), str(error).splitlines()[0])
             self._graphs[key] = None

@@ -20,6 +20,7 @@ from mambair.archs.replay import gpu
 from mambair.archs.replay.fingerprint import Fingerprint
 from mambair.archs.replay.guards import circumstances
 from mambair.archs.replay.passes import LEFT_OUT, is_vouched_for, values_of
+from mambair.archs.replay.turns import Turns, is_in_backward, turns_of
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class KeptPass(NamedTuple):
 class Step:
     """A captured step, and whose activations lie in it."""
 
-    def __init__(self, captured: gpu.CapturedStep, turns: gpu.Turns) -> None:
+    def __init__(self, captured: gpu.CapturedStep, turns: Turns) -> None:
         self.captured = captured
         self._turns = turns
         self._generator = gpu.generator_of(turns.device)
@@ -127,16 +128,15 @@ class Steps:
         """The network's result, with its gradient; None where the pass is to be run as it is."""
         if values_of(network, x) > MOST_VALUES or x.is_inference() or _saving_is_watched():
             return None
-        turns = gpu.turns_of(x.device)
+        turns = turns_of(x.device)
         with turns.taken():
             fingerprint = self._fingerprint_of(network, x)
             if not self._is_capturable:
                 return None
-            wanted = (tensor is not None and tensor.requires_grad for tensor in fingerprint.tensors())
-            key = (circumstances(x), tuple(wanted))
+            key = (circumstances(x), fingerprint.wanted())
             if key != self._last:
                 self._last, self._done = key, 0
-            is_next = key not in self._steps and self._done >= WARMUP and not gpu.is_in_backward()
+            is_next = key not in self._steps and self._done >= WARMUP and not is_in_backward()
             step = None
             if turns.trains_here(is_next):
                 if is_next:
@@ -183,7 +183,7 @@ class Steps:
         if key == self._last:
             self._done += 1
 
-    def _capture(self, key: Any, fingerprint: Fingerprint, x: Tensor, run: gpu.Run, turns: gpu.Turns) -> None:
+    def _capture(self, key: Any, fingerprint: Fingerprint, x: Tensor, run: gpu.Run, turns: Turns) -> None:
         while len(self._steps) >= KEPT_STEPS:
             self._steps.popitem(last=False)
         # Hooks on parameters are for those who train, and autograd knows the streams of earlier passes by them.

@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mambair.archs.replay import gpu
+from mambair.archs.replay import gpu, passes, steps
+from mambair.archs.replay.turns import Turns
 
 
-class FakeTurns(gpu.Turns):
+class FakeTurns(Turns):
     """Whoever asks gets the turn, without a stream."""
 
     @contextmanager
@@ -77,7 +78,8 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> FakeTurns:
         by_name = {names[id(p)]: p for p in parameters}
         return FakeStep(lambda source: torch.func.functional_call(modules, by_name, (source,)), x, parameters)
 
-    monkeypatch.setattr(gpu, "turns_of", lambda device: turns)
+    for module in (passes, steps):
+        monkeypatch.setattr(module, "turns_of", lambda device: turns)
     monkeypatch.setattr(gpu, "capture_pass", lambda run, x, pool, turns: FakePass(run, x))
     monkeypatch.setattr(gpu, "capture_step", capture_step)
     monkeypatch.setattr(gpu, "generator_of", lambda device: torch.default_generator)

@@ -101,6 +101,16 @@ def test_a_hook_for_all_modules_is_noticed() -> None:
     assert fingerprint.fits(network)
 
 
+def test_hooks_that_were_there_and_are_gone() -> None:
+    network = make()
+    handle = network.norm.register_forward_hook(lambda *_: None)
+    fingerprint = Fingerprint(network)
+    assert not fingerprint.is_plain
+    assert fingerprint.fits(network)
+    handle.remove()
+    assert not fingerprint.fits(network)
+
+
 def test_compiled_blocks_and_replaced_passes_are_not_plain() -> None:
     network = make()
     block_of(network).compile(backend="eager")

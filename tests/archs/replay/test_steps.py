@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mambair.archs.replay import gpu, steps
 from mambair.archs.replay.steps import KEPT_STEPS, WARMUP, Steps
+from mambair.archs.replay.turns import Turns
 from tests.archs.replay.tiny import make
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
@@ -258,7 +259,7 @@ def test_one_thread_has_the_graphs_of_a_device() -> None:
     assert step.forwards == forwards + 1
 
 
-def test_the_graphs_of_a_thread_that_has_ended_are_another_ones(on_cpu: gpu.Turns) -> None:
+def test_the_graphs_of_a_thread_that_has_ended_are_another_ones(on_cpu: Turns) -> None:
     thread = threading.Thread(target=lambda: on_cpu.trains_here(True))
     thread.start()
     thread.join()
@@ -267,7 +268,7 @@ def test_the_graphs_of_a_thread_that_has_ended_are_another_ones(on_cpu: gpu.Turn
     assert on_cpu.trains_here(False)
 
 
-def test_a_backward_pass_does_not_wait_for_a_capture_that_waits_for_it(on_cpu: gpu.Turns) -> None:
+def test_a_backward_pass_does_not_wait_for_a_capture_that_waits_for_it(on_cpu: Turns) -> None:
     _, _, _, call = warmed(X)
     loss = call(X).sum()
     with on_cpu.taken(), on_cpu.waiting_for_autograd(), pytest.raises(RuntimeError, match="set replays_steps = False"):
