@@ -23,7 +23,7 @@ OF_INPUTS = {
 }  # fmt: skip
 WALK = {"T": 8, "IMAGE": True, "EVEN": False}
 SCAN = WALK | {"N": 10, "WIDE": False, "BE": 32}
-SEQUENTIAL = SCAN | {"NP": 12, "BN": 16}
+SEQUENTIAL = SCAN | {"BN": 16}
 SEQUENCE = {"IMAGE": False, "EVEN": True, "WIDE": True}
 PROJECT = {"E": 72, "R": 4, "BR": 16, "BL": 64, "BE": 64}
 DELTA = {"E": 72, "R": 4, "P": 24, "SLOTS": 4, "RUN": 8, "SHARING": 4, "PIXELS": 4, "BLOCK": 128}
@@ -48,7 +48,6 @@ KERNELS = {
     "pack_parameters": (prepare.pack_parameters_kernel, {"BN": 16, "BR": 4, "BE": 32}, 1),
     "delta": (prepare.delta_kernel, DELTA | {"GIVEN": False, "SOFTPLUS": True}, 4),
     "delta given": (prepare.delta_kernel, DELTA | {"R": 0, "GIVEN": True, "SOFTPLUS": False}, 4),
-    "bc": (prepare.bc_kernel, {"R": 4, "P": 24, "N": 10, "NP": 12, "SLOTS": 4, "BN": 32, "BLOCK": 128}, 4),
     "order_bc": (prepare.order_bc_kernel, WALK | {"BP": 32, "SENSES": 2}, 1),
     "gather_bc": (projections.gather_bc_kernel, WALK | {"BP": 32, "SENSES": 2}, 1),
     "dt_gradient": (projections.dt_gradient_kernel, PROJECT | {"PRECISION": "products"}, 4),

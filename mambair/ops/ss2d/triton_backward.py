@@ -24,14 +24,17 @@ from mambair.ops.ss2d.triton_walk import (
     chunk_tiles,
     direction,
     fetch_run,
+    first_pixel,
+    first_tile,
     line_geometry,
-    load_bc,
+    load_rows,
+    load_tile,
+    next_tile,
     reversed_rows,
     row_of,
     state_places,
-    tile_of_chunk,
-    tile_pixels,
-    wide,
+    store_tile,
+    to_all_lanes,
 )
 
 LN_2 = tl.constexpr(0.6931471805599453)
@@ -39,10 +42,10 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def chunk_adjoints_kernel(
-    x_ptr, dy_ptr, delta_ptr, bc_ptr, A2_ptr, states_ptr, tile_states_ptr, running_ptr,
+    x_ptr, dy_ptr, delta_ptr, tile_bc_ptr, A2_ptr, states_ptr, tile_states_ptr, running_ptr,
     height, width, pixel_stride, group_stride, E, EP, K, G, chunks, first_group, groups, tile_pitch,
-    N: tl.constexpr, NP: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr, SENSES: tl.constexpr,
+    N: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
+    WIDE: tl.constexpr, SENSES: tl.constexpr,
 ):  # fmt: skip
     """tile_states, each chunk's own contribution to its adjoint, and zeros for its gradient of A.
 
@@ -63,29 +66,34 @@ def chunk_adjoints_kernel(
     x_ptr += image + e
     dy_ptr += image + e
     delta_ptr += (b * height * width * slots + slot) * E + e
-    bc_ptr += (b * height * width * slots + slot) * (2 * NP)
-    tile_states_ptr += (b * slots + slot) * tile_pitch * N * EP + places
     A2 = tl.load(A2_ptr + k * N * EP + places, mask=live, other=0.0)
     h = tl.load(states_ptr + ((b * chunks + chunk) * K + k) * N * EP + places, mask=live, other=0.0)
     passed = tl.full(A2.shape, 1.0, tl.float32)
     adjoint = tl.zeros_like(A2)
     low, count = chunk_tiles(chunk, chunks, line_count * tl.cdiv(length, T))
-    for i in range(count):
-        tile, place, exists = tile_of_chunk(i, low, count, sense, length, along, across, EVEN, WIDE, T)
-        mask = exists[:, None, None] & exists_e
-        x = tl.load(x_ptr + place[:, None, None] * pixel_stride, mask=mask, other=0.0).to(tl.float32)
-        dy = tl.load(dy_ptr + place[:, None, None] * pixel_stride, mask=mask, other=0.0).to(tl.float32)
-        delta = tl.load(delta_ptr + place[:, None, None] * (slots * E), mask=mask, other=0.0).to(tl.float32)
-        bc = load_bc(bc_ptr, place * (slots * 2 * NP), exists, NP, BN)
-        tile_states = tile_states_ptr + tile.to(tl.int64) * N * EP
-        tl.store(tile_states, h.to(tile_states_ptr.dtype.element_ty), mask=live)
+    turn = tl.where(sense == 1, -1, 1)
+    tile, line, start = first_tile(low, count, turn, length, WIDE, T)
+    tile_bc_ptr += ((b * slots + slot) * tile_pitch + tile) * (2 * N * T)
+    tile_states_ptr += ((b * slots + slot) * tile_pitch + tile) * N * EP + places
+    step = turn * along
+    for _ in range(count):
+        pixel = first_pixel(line, start, sense, along, across, T)
+        place, x_step = pixel * pixel_stride, step * pixel_stride
+        x = load_rows(x_ptr + place, x_step, exists_e, start, sense, length, EVEN, T)
+        dy = load_rows(dy_ptr + place, x_step, exists_e, start, sense, length, EVEN, T)
+        delta = load_rows(delta_ptr + pixel * (slots * E), step * (slots * E), exists_e, start, sense, length, EVEN, T)
+        bc = bc_of(tile_bc_ptr, N, BN, T)
+        tl.store(tile_states_ptr, h.to(tile_states_ptr.dtype.element_ty), mask=live)
         for t in tl.static_range(T):
-            delta_t = row_of(delta, t, T)
-            B, C = bc_of(bc, t, T, BN)
+            delta_t = delta[t].to(tl.float32)
+            B, C = to_all_lanes(bc[t], BN)
             decay = tl.exp2(delta_t * A2)
-            h = tl.where(live, decay * h + (delta_t * row_of(x, t, T)) * B, 0.0)
+            h = tl.where(live, decay * h + (delta_t * x[t].to(tl.float32)) * B, 0.0)
             passed = tl.where(live, passed * decay, 1.0)
-            adjoint = tl.where(live, adjoint + passed * (row_of(dy, t, T) * C), 0.0)
+            adjoint = tl.where(live, adjoint + passed * (dy[t].to(tl.float32) * C), 0.0)
+        tile_bc_ptr += turn * (2 * N * T)
+        tile_states_ptr += turn * N * EP
+        line, start = next_tile(line, start, turn, length, T)
     ROWS: tl.constexpr = 2 * N + 1
     running_ptr += ((b * chunks + chunk) * slots + slot) * ROWS * EP + state_places(tl.program_id(0), n, BE, ROWS)
     tl.store(running_ptr, adjoint, mask=live)
@@ -150,42 +158,39 @@ def gradients_kernel(
     length, line_count, along, across = line_geometry(group, height, width, IMAGE)
     e, exists_e = block_channels(tl.program_id(0), E, BE)
     D = tl.load(D_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
-    block = tl.program_id(0) * BE
     lane = tl.arange(0, LANES)[None, None, :]
-    image = b * height * width * pixel_stride + group * group_stride + block
+    image = b * height * width * pixel_stride + group * group_stride + e
     x_ptr += image
     dy_ptr += image
-    delta_ptr += (b * height * width * slots + slot) * E + block
-    tile_bc_ptr += (b * slots + slot) * tile_pitch * 2 * N * T
-    d_bc_ptr += ((tl.program_id(0) * batch + b) * slots + slot) * tile_pitch * 2 * N * T
+    dx_parts_ptr += sense * part_stride + image
+    delta_ptr += (b * height * width * slots + slot) * E + e
+    d_v_ptr += (b * height * width * slots + slot) * E + e
     states = tl.program_id(0) * (N * LANES)
-    tile_states_ptr += (b * slots + slot) * tile_pitch * N * EP + states
     A2_ptr += k * N * EP + states + lane
     ROWS: tl.constexpr = 2 * N + 1
     running_ptr += ((b * chunks + chunk) * slots + slot) * ROWS * EP + tl.program_id(0) * (ROWS * LANES) + lane
-    d_v_ptr += (b * height * width * slots + slot) * E + e
-    dx_parts_ptr += sense * part_stride + image + lane
     STATE_BYTES: tl.constexpr = 2 if tile_states_ptr.dtype.element_ty == tl.bfloat16 else 4
-    t = tl.arange(0, T)
     even, odd, lower, last = sum_operands()
     d_D = tl.zeros_like(D)
     low, count = chunk_tiles(chunk, chunks, line_count * tl.cdiv(length, T))
+    turn = tl.where(sense == 1, 1, -1)  # against the direction
+    tile, line, start = first_tile(low, count, turn, length, WIDE, T)
+    tile_bc_ptr += ((b * slots + slot) * tile_pitch + tile) * (2 * N * T)
+    tile_states_ptr += ((b * slots + slot) * tile_pitch + tile) * N * EP + states
+    d_bc_ptr += (((tl.program_id(0) * batch + b) * slots + slot) * tile_pitch + tile) * (2 * N * T)
+    x_step, v_step = -turn * along * pixel_stride, -turn * along * (slots * E)
+    t = tl.arange(0, T)
     for i in range(count):
-        tile = tl.where(sense == 1, low + i, low + count - 1 - i)
-        base, pixels, exists = tile_pixels(tile, sense, length, along, across, EVEN, T)
-        mask = exists[:, None, None] & exists_e
-        place = wide(base + pixels[:, None, None], WIDE)
-        tile = tile.to(tl.int64)
-        x = tl.load(x_ptr + lane + place * pixel_stride, mask=mask, other=0.0).to(tl.float32)
-        dy = tl.load(dy_ptr + lane + place * pixel_stride, mask=mask, other=0.0).to(tl.float32)
-        delta = tl.load(delta_ptr + lane + place * (slots * E), mask=mask, other=0.0).to(tl.float32)
-        tile_bc = tile_bc_ptr + tile * (2 * N * T)
-        d_bc = d_bc_ptr + tile * (2 * N * T)
-        tile_states = tile_states_ptr + tile * N * EP + lane
+        pixel = first_pixel(line, start, sense, along, across, T)
+        place, place_v = pixel * pixel_stride, pixel * (slots * E)
+        x = load_tile(x_ptr + place, x_step, exists_e, start, sense, length, EVEN, T)
+        dy = load_tile(dy_ptr + place, x_step, exists_e, start, sense, length, EVEN, T)
+        delta = load_tile(delta_ptr + place_v, v_step, exists_e, start, sense, length, EVEN, T)
         # What every state of the next tile reads is on its way from here on.
-        following = tile + tl.where(i + 1 < count, 2 * sense - 1, 0)
+        following = tl.where(i + 1 < count, turn, 0)
         fetch_run(tile_bc_ptr + following * (2 * N * T), 2 * N * T * 4)
         fetch_run(tile_states_ptr + following * N * EP, STATE_BYTES * N * LANES)
+        tile_states = tile_states_ptr + lane
         delta_x = delta * x
         d_delta_x = tl.zeros_like(delta)
         d_exponent = tl.zeros_like(delta)
@@ -194,8 +199,8 @@ def gradients_kernel(
             before = tl.load(tile_states + n * LANES).to(tl.float32)
             after = tl.load(running_ptr + n * LANES)
             d_A = tl.load(running_ptr + (N + n) * LANES)
-            B = tl.load(tile_bc + n * T + t)[:, None, None]
-            C = tl.load(tile_bc + (N + n) * T + t)[:, None, None]
+            B = tl.load(tile_bc_ptr + n * T + t)[:, None, None]
+            C = tl.load(tile_bc_ptr + (N + n) * T + t)[:, None, None]
             decay = tl.exp2(delta * A2)
             inflow = delta_x * B
             carried = scan_carried(decay, inflow, before, T)
@@ -207,18 +212,22 @@ def gradients_kernel(
             d_exponent += through_decay * A2
             tl.store(running_ptr + (N + n) * LANES, d_A + tl.sum(through_decay * delta, 0, keep_dims=True))
             if PRECISION == "bf16":
-                store_sums_by_matrices(d_bc + n * T, N * T, g * delta_x, dy * h, even, odd, lower, last, T)
+                store_sums_by_matrices(d_bc_ptr + n * T, N * T, g * delta_x, dy * h, even, odd, lower, last, T)
             else:
-                store_sums(d_bc + n * T, N * T, g * delta_x, dy * h, T, PRECISION)
+                store_sums(d_bc_ptr + n * T, N * T, g * delta_x, dy * h, T, PRECISION)
         # Read again, from the cache: holding x through the loop above would cost T registers.
-        x = tl.load(x_ptr + lane + place * pixel_stride, mask=mask, other=0.0).to(tl.float32)
+        x = load_tile(x_ptr + place, x_step, exists_e, start, sense, length, EVEN, T)
         d_v = LN_2 * d_exponent + x * d_delta_x
         if SOFTPLUS:
             d_v *= softplus_slope(delta, delta_ptr.dtype.element_ty)
         d_D += tl.sum(dy * x, 0, keep_dims=True)
-        tl.store(d_v_ptr + place * (slots * E), d_v.to(d_v_ptr.dtype.element_ty), mask=mask)
+        store_tile(d_v_ptr + place_v, v_step, d_v, exists_e, start, sense, length, EVEN, T)
         dx = D * dy + delta * d_delta_x
         if ADD:
-            dx += tl.load(dx_parts_ptr + place * pixel_stride, mask=mask, other=0.0).to(tl.float32)
-        tl.store(dx_parts_ptr + place * pixel_stride, dx.to(dx_parts_ptr.dtype.element_ty), mask=mask)
+            dx += load_tile(dx_parts_ptr + place, x_step, exists_e, start, sense, length, EVEN, T)
+        store_tile(dx_parts_ptr + place, x_step, dx, exists_e, start, sense, length, EVEN, T)
+        tile_bc_ptr += turn * (2 * N * T)
+        d_bc_ptr += turn * (2 * N * T)
+        tile_states_ptr += turn * N * EP
+        line, start = next_tile(line, start, turn, length, T)
     tl.store(running_ptr + 2 * N * LANES, d_D)

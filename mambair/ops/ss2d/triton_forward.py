@@ -5,7 +5,7 @@ directions (forward: all of them).
 
     x, y        (B, L, pixel stride)  channels of a pixel side by side; group g's start at g * group_stride
     delta       (B, L, S, E)          after softplus, see triton_prepare.py
-    bc          (B, L, S, 2, NP)      fp32 B and C, zeros from N to NP
+    tile_bc     (B, S, tiles, 2N, T)  fp32 B and C in each direction's own order, zero past a line's end
     A2          (K, EB, N, lanes)     A log2(e): exp(delta A) = exp2(delta A2); EB blocks of channels, zeros after E
     states      (B, C, K, EB, N, lanes)  fp32
     delta_sums  (B, C, K, EB lanes)   fp32 sum of delta over a chunk; the chunk multiplies a state by exp2(A2 sum)
@@ -22,20 +22,24 @@ from mambair.ops.ss2d.triton_walk import (
     block_channels,
     chunk_tiles,
     direction,
+    exists_at,
+    first_pixel,
+    first_tile,
     line_geometry,
-    load_bc,
+    load_rows,
+    next_tile,
     row_of,
     state_places,
-    tile_of_chunk,
+    to_all_lanes,
 )
 
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def scan_kernel(
-    x_ptr, delta_ptr, bc_ptr, A2_ptr, D_ptr, states_ptr, delta_sums_ptr, last_ptr, parts_ptr,
-    height, width, pixel_stride, group_stride, part_stride, E, EP, K, G, chunks,
-    N: tl.constexpr, NP: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr,
-    EVEN: tl.constexpr, WIDE: tl.constexpr, OUTPUTS: tl.constexpr, LAST: tl.constexpr,
+    x_ptr, delta_ptr, tile_bc_ptr, A2_ptr, D_ptr, states_ptr, delta_sums_ptr, last_ptr, parts_ptr,
+    height, width, pixel_stride, group_stride, part_stride, E, EP, K, G, chunks, tile_pitch,
+    N: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
+    WIDE: tl.constexpr, OUTPUTS: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """One direction's chunk: the first time (not OUTPUTS) from a state of zero, for the state at its end and the sum of
     its delta; the second time from the state that enters it, for y. Direction k writes y to parts_ptr + k part_stride.
@@ -51,7 +55,6 @@ def scan_kernel(
     live = n < N
     x_ptr += b * height * width * pixel_stride + group * group_stride + e
     delta_ptr += (b * height * width * K + k) * E + e
-    bc_ptr += (b * height * width * K + k) * (2 * NP)
     parts_ptr += k.to(tl.int64) * part_stride + b * height * width * pixel_stride + group * group_stride + e
     places = state_places(tl.program_id(0), n, BE, N)
     chunk_index = (b * chunks + chunk) * K + k
@@ -63,26 +66,30 @@ def scan_kernel(
         h = tl.load(states_ptr, mask=live, other=0.0)
         D = tl.load(D_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
     low, count = chunk_tiles(chunk, chunks, line_count * tl.cdiv(length, T))
-    for i in range(count):
-        _, place, exists = tile_of_chunk(i, low, count, sense, length, along, across, EVEN, WIDE, T)
-        mask = exists[:, None, None] & exists_e
-        x = tl.load(x_ptr + place[:, None, None] * pixel_stride, mask=mask, other=0.0).to(tl.float32)
-        delta = tl.load(delta_ptr + place[:, None, None] * (K * E), mask=mask, other=0.0).to(tl.float32)
-        bc = load_bc(bc_ptr, place * (K * 2 * NP), exists, NP, BN)
-        y = tl.zeros_like(x)
+    turn = tl.where(sense == 1, -1, 1)
+    tile, line, start = first_tile(low, count, turn, length, WIDE, T)
+    tile_bc_ptr += ((b * K + k) * tile_pitch + tile) * (2 * N * T)
+    step = turn * along
+    for _ in range(count):
+        pixel = first_pixel(line, start, sense, along, across, T)
+        x = load_rows(x_ptr + pixel * pixel_stride, step * pixel_stride, exists_e, start, sense, length, EVEN, T)
+        delta = load_rows(delta_ptr + pixel * (K * E), step * (K * E), exists_e, start, sense, length, EVEN, T)
+        bc = bc_of(tile_bc_ptr, N, BN, T)
+        y_ptr = parts_ptr + pixel * pixel_stride
         for t in tl.static_range(T):
-            x_t = row_of(x, t, T)
-            delta_t = row_of(delta, t, T)
-            B, C = bc_of(bc, t, T, BN)
+            x_t = x[t].to(tl.float32)
+            delta_t = delta[t].to(tl.float32)
+            B, C = to_all_lanes(bc[t], BN)
             total += delta_t
             h = tl.where(live, tl.exp2(delta_t * A2) * h + (delta_t * x_t) * B, 0.0)
             if OUTPUTS:
                 # Adding -0.0 is no operation for the compiler, adding 0.0 is one.
-                y_t = tl.sum(tl.where(live, C * h, -0.0), 0, keep_dims=True) + D * x_t
-                y = tl.where((tl.arange(0, T) == t)[:, None, None], y_t, y)
-        if OUTPUTS:
-            target = parts_ptr + place[:, None, None] * pixel_stride
-            tl.store(target, y.to(parts_ptr.dtype.element_ty), mask=mask)
+                y = tl.sum(tl.where(live, C * h, -0.0), 0, keep_dims=True) + D * x_t
+                exists = exists_at(t, start, sense, length, EVEN, T)
+                tl.store(y_ptr, y.to(parts_ptr.dtype.element_ty), mask=exists_e & exists)
+                y_ptr += step * pixel_stride
+        tile_bc_ptr += turn * (2 * N * T)
+        line, start = next_tile(line, start, turn, length, T)
     if not OUTPUTS:
         tl.store(states_ptr, h, mask=live)
         tl.store(delta_sums_ptr + chunk_index * EP + e, total)

@@ -19,8 +19,7 @@ from mambair.ops.ss2d import triton_prepare as prepare
 from mambair.ops.ss2d.triton_plan import ONE_WARP, WARP, Launch, ScanShape, blocks_of, kept_layout, plan_for
 
 LOG2_E = math.log2(math.e)
-# Of delta_kernel: channels per thread, its pixels, threads that share the weights; and what it and bc_kernel take per
-# program.
+# Of delta_kernel: channels per thread, its pixels, threads that share the weights, and threads' runs per program.
 _RUN = 8
 _DELTA_PIXELS = 4
 _SHARING = 4
@@ -144,14 +143,12 @@ def pack_parameters(A_logs: Tensor, dt_weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class PrepareScan:
-    """delta (B L, S, E) and bc (B L, S, 2, NP) of the launch's directions."""
+    """delta (B L, S, E) and tile_bc (B, S, tiles, 2N, T) of the launch's directions."""
 
     def __init__(self, launch: Launch, types: ScanTypes, device: torch.device) -> None:
-        shape, padded = launch.shape, launch.padded_states
+        shape, tiles = launch.shape, launch.tiles
         self.delta = (launch.pixels, launch.slots, shape.channels), types.after_softplus
-        self.bc = (launch.pixels, launch.slots, 2, padded), _FP32
-        where = (launch.pixels, shape.directions, shape.groups, *launch.which)
-        sizes = {"R": shape.rank, "P": shape.projections, "SLOTS": launch.slots, "num_warps": 4}
+        self.bc = (shape.batch, launch.slots, tiles, 2 * shape.states, launch.plan.tile), _FP32
         run = math.gcd(shape.channels, _RUN)
         together = _SHARING * _DELTA_PIXELS
         places = triton.cdiv(launch.pixels, together) * _SHARING * (shape.channels // run)
@@ -160,14 +157,18 @@ class PrepareScan:
         self._delta = PreparedKernel(
             prepare.delta_kernel, (triton.cdiv(places, _BLOCK) * launch.slots,),
             (types.projected, types.bias if given else _FP32, types.bias, types.delta or types.x, types.after_softplus),
-            where, device,
+            (launch.pixels, shape.directions, shape.groups, *launch.which), device,
             {"E": shape.channels, "RUN": run, "SHARING": _SHARING, "PIXELS": _DELTA_PIXELS, "BLOCK": _BLOCK,
-             "GIVEN": given, "SOFTPLUS": shape.softplus, **sizes},
+             "GIVEN": given, "SOFTPLUS": shape.softplus, "R": shape.rank, "P": shape.projections,
+             "SLOTS": launch.slots, "num_warps": 4},
+        )  # fmt: skip
+        walk = (
+            shape.height, shape.width, shape.projections, shape.rank, shape.states, shape.directions, shape.groups,
+            *launch.which, tiles,
         )  # fmt: skip
         self._bc = PreparedKernel(
-            prepare.bc_kernel, (triton.cdiv(launch.pixels * launch.slots, _BLOCK),), (types.projected, _FP32), where,
-            device,
-            {"N": shape.states, "NP": padded, "BN": triton.next_power_of_2(2 * padded), "BLOCK": _BLOCK, **sizes},
+            prepare.order_bc_kernel, (tiles, launch.slots, shape.batch), (types.projected, _FP32), walk, device,
+            {"BP": triton.next_power_of_2(2 * shape.states), "SENSES": shape.senses, **launch.walk_options()},
         )  # fmt: skip
         self.kernels = (self._delta, self._bc)
 
@@ -221,7 +222,7 @@ class ForwardScan:
         pointers = (types.x, types.after_softplus, _FP32, _FP32, types.D, _FP32, _FP32, _FP32, types.x)
         numbers = (
             *launch.image_sizes(), self.size if shape.image else 0, shape.channels, launch.padded_channels,
-            shape.directions, shape.groups, chunks,
+            shape.directions, shape.groups, chunks, launch.tiles,
         )  # fmt: skip
         self._states, self._outputs = (
             PreparedKernel(

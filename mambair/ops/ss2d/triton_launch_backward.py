@@ -12,7 +12,6 @@ from torch import Tensor
 
 from mambair.ops.launching import Layout, PreparedKernel
 from mambair.ops.ss2d import triton_backward as backward
-from mambair.ops.ss2d import triton_prepare as prepare
 from mambair.ops.ss2d import triton_projections as projections
 from mambair.ops.ss2d.triton_launch import (
     PrepareScan,
@@ -74,18 +73,15 @@ class _AxisBackward:
         state_type = torch.bfloat16 if types.x == torch.bfloat16 else _FP32
         running = (shape.batch, plan.chunks, launch.slots, launch.channel_blocks, 2 * shape.states + 1, WARP)
         tile_states = (shape.batch, launch.slots, tiles, launch.channel_blocks, shape.states, WARP)
-        tile_bc = (shape.batch, launch.slots, tiles, 2 * shape.states, plan.tile)
         share = max(_MIN_SHARE, triton.cdiv(launch.pixels, _MAX_SHARES * _PIXELS) * _PIXELS)
         shares = triton.cdiv(launch.pixels, share)
         self._prepare = PrepareScan(launch, types, device)
-        # bc is used up when tile_bc is made.
-        either = (max(math.prod(self._prepare.bc[0]), math.prod(tile_bc)),)
         self.work = Layout(
             delta=self._prepare.delta,
-            bc=(either, _FP32),
+            bc=self._prepare.bc,
             running=(running, _FP32),
             tile_states=(tile_states, state_type),
-            d_bc=((launch.channel_blocks, *tile_bc), types.x),
+            d_bc=((launch.channel_blocks, *self._prepare.bc[0]), types.x),
             d_v=((0,) if self._given else (launch.pixels, launch.slots, shape.channels), types.x),
             parts=((shares, launch.slots, shape.rank + 1, shape.channels), _FP32),
         )
@@ -104,7 +100,6 @@ class _AxisBackward:
         )  # fmt: skip
         options = {"BP": triton.next_power_of_2(2 * shape.states), "SENSES": shape.senses, **launch.walk_options()}
         grid = (tiles, launch.slots, shape.batch)
-        self._order = self._kernel(prepare.order_bc_kernel, grid, (types.projected, _FP32), walk, options)
         self._gather = self._kernel(
             projections.gather_bc_kernel, grid, (types.x, types.projected), (*walk, launch.channel_blocks), options
         )
@@ -151,7 +146,7 @@ class _AxisBackward:
             (d_v_type, _FP32, types.projected), sizes, products | {"BR": _rank_block(shape.rank)},
         )  # fmt: skip
         self.kernels = (
-            *self._prepare.kernels, self._adjoints, self._pass, self._order, self._gradients, self._gather,
+            *self._prepare.kernels, self._adjoints, self._pass, self._gradients, self._gather,
             self._sum_A, self._weight, self._sum_weight, *(() if self._given else (self._dt,)),
         )  # fmt: skip
 
@@ -175,13 +170,11 @@ class _AxisBackward:
     ) -> None:
         delta, bc, running, tile_states, d_bc, d_v, parts = work
         d_v = to.delta if self._given else d_v
-        tile_bc = bc
         self._prepare(at, delta, bc)
         self._adjoints(at.x, dy, delta, bc, at.A2, states, tile_states, running)
         self._pass(running, sums, at.A2, leaving or at.A2)
-        self._order(at.projected, tile_bc)
         self._gradients(
-            at.x, dy, delta, tile_bc, at.A2, at.D, tile_states, running, to.dx_parts, d_v, d_bc
+            at.x, dy, delta, bc, at.A2, at.D, tile_states, running, to.dx_parts, d_v, d_bc
         )  # fmt: skip
         self._gather(d_bc, to.projected)
         self._sum_A(running + self._rows_offset, at.A2, to.A, to.D)

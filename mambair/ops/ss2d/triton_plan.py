@@ -168,10 +168,6 @@ class Launch:
     def padded_channels(self) -> int:
         return self.channel_blocks * WARP
 
-    @property
-    def padded_states(self) -> int:
-        return triton.cdiv(self.shape.states, 4) * 4
-
     def image_sizes(self) -> tuple[int, int, int, int]:
         return self.shape.height, self.shape.width, self.shape.pixel_stride, self.shape.group_stride
 
@@ -183,14 +179,12 @@ class Launch:
     def scan_options(self) -> dict:
         """Those that scanning kernels have beside them."""
         shape = self.shape
-        per_direction = max(shape.channels, 2 * self.padded_states)
-        offsets = shape.height * shape.width * max(shape.pixel_stride, self.slots * per_direction)
+        offsets = shape.height * shape.width * max(shape.pixel_stride, self.slots * shape.channels)
         return self.walk_options() | {"N": shape.states, "WIDE": offsets > NARROW}
 
     def sequential_options(self, block: int, registers: int) -> dict:
         """Those of the kernels that go place by place with all states in registers; `block`: channels per warp."""
-        padded = self.padded_states
-        sizes = {"NP": padded, "BN": triton.next_power_of_2(padded), "BE": block}
+        sizes = {"BN": triton.next_power_of_2(self.shape.states), "BE": block}
         return self.scan_options() | sizes | {"maxnreg": registers}
 
     def grid(self, block: int) -> tuple[int, int, int]:

@@ -6,8 +6,7 @@ directions, numbered by slot.
     projected     (B L, K P)          dt, B, C of every direction, of x's type
     dt_weight     (K, R, E)           fp32
     delta         (B L, S, E)         softplus of the projected dt plus bias; fp16 for half-precision inputs, else fp32
-    bc            (B L, S, 2, NP)     fp32 B and C, zeros from N to NP, so that they load four at a time
-    tile_bc       (B, S, tiles, 2N, T)  the same in each direction's own order, zero past a line's end
+    tile_bc       (B, S, tiles, 2N, T)  fp32 B and C in each direction's own order, zero past a line's end
 """
 
 import triton
@@ -120,23 +119,6 @@ def delta_kernel(
         if HALF:
             v = tl.minimum(v, _HALF_MAX) if SOFTPLUS else tl.clamp(v, -_HALF_MAX, _HALF_MAX)
         tl.store(delta_ptr + (pixel * SLOTS + slot) * E + e, v.to(delta_ptr.dtype.element_ty), mask=pixel < pixels)
-
-
-@triton.jit
-def bc_kernel(
-    projected_ptr, bc_ptr, pixels, K, G, first_group, groups,
-    R: tl.constexpr, P: tl.constexpr, N: tl.constexpr, NP: tl.constexpr, SLOTS: tl.constexpr, BN: tl.constexpr,
-    BLOCK: tl.constexpr,
-):  # fmt: skip
-    """projected -> bc; a row is a pixel's B and C of one direction."""
-    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    pixel = row // SLOTS
-    _, _, k = direction((row - pixel * SLOTS).to(tl.int32), first_group, groups, G)
-    column = tl.arange(0, BN)[None, :]
-    n = column % NP
-    source = projected_ptr + pixel * (K * P) + k * P + R + column // NP * N + n
-    values = tl.load(source, mask=(pixel < pixels) & (column < 2 * NP) & (n < N), other=0.0).to(tl.float32)
-    tl.store(bc_ptr + row * (2 * NP) + column, values, mask=(pixel < pixels) & (column < 2 * NP))
 
 
 @triton.jit

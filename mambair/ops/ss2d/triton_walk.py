@@ -86,12 +86,6 @@ def chunk_tiles(chunk, chunks, tile_count):
 
 
 @triton.jit
-def wide(pixel, WIDE: tl.constexpr):
-    """`pixel` in the integers that addresses are computed in: 64 bits only for images that need them."""
-    return pixel.to(tl.int64) if WIDE else pixel
-
-
-@triton.jit
 def tile_pixels(tile, sense, length, along, across, EVEN: tl.constexpr, T: tl.constexpr):
     """(first pixel, offsets (T) from it, which of the T exist) of a tile, in the direction's order.
 
@@ -112,13 +106,69 @@ def _either(bits_1, bits_2):
 
 
 @triton.jit
-def tile_of_chunk(
-    i, low, count, sense, length, along, across, EVEN: tl.constexpr, WIDE: tl.constexpr, T: tl.constexpr
-):  # fmt: skip
-    """(number, places (T) in units of pixels, which of them exist (T)) of the i-th tile that a chunk comes to."""
-    tile = tl.where(sense == 1, low + count - 1 - i, low + i)
-    base, pixels, exists = tile_pixels(tile, sense, length, along, across, EVEN, T)
-    return tile, wide(base + pixels, WIDE), exists
+def first_tile(low, count, turn, length, WIDE: tl.constexpr, T: tl.constexpr):
+    """(number, line, place in the line) of the tile that a walk over `count` tiles from `low` on begins with.
+
+    turn: 1 for a walk to higher tiles, -1 for one to lower tiles. WIDE: places need 64 bits.
+    """
+    tiles_per_line = tl.cdiv(length, T)
+    tile = tl.where(turn == 1, low, low + count - 1)
+    line = tile // tiles_per_line
+    start = (tile - line * tiles_per_line) * T
+    return tile.to(tl.int64), line.to(tl.int64) if WIDE else line, start
+
+
+@triton.jit
+def next_tile(line, start, turn, length, T: tl.constexpr):
+    """(line, place in the line) of the tile that a walk comes to next."""
+    start += turn * T
+    over = (start < 0) | (start >= length)
+    opposite = tl.where(turn == 1, 0, (tl.cdiv(length, T) - 1) * T)
+    return tl.where(over, line + turn, line), tl.where(over, opposite, start)
+
+
+@triton.jit
+def first_pixel(line, start, sense, along, across, T: tl.constexpr):
+    """The pixel of a tile that its direction comes to first."""
+    return line * across + (start + tl.where(sense == 1, T - 1, 0)) * along
+
+
+@triton.jit
+def exists_at(t: tl.constexpr, start, sense, length, EVEN: tl.constexpr, T: tl.constexpr):
+    """Whether a tile's place t, in the direction's order, is on its line. EVEN: T divides every line."""
+    return True if EVEN else start + tl.where(sense == 1, T - 1 - t, t) < length
+
+
+@triton.jit
+def load_rows(pointer, step, mask, start, sense, length, EVEN: tl.constexpr, T: tl.constexpr):
+    """T tiles, one a place, `step` apart: all are on their way before the first is used; zeros where there is none.
+
+    A pointer that moves costs two instructions a place; computed from the place's number, four to six.
+    """
+    rows = ()
+    for t in tl.static_range(T):
+        rows += (tl.load(pointer, mask=mask & exists_at(t, start, sense, length, EVEN, T), other=0.0),)
+        pointer += step
+    return rows
+
+
+@triton.jit
+def load_tile(pointer, step, mask, start, sense, length, EVEN: tl.constexpr, T: tl.constexpr):
+    """The same as one (T, S, lanes) tile, fp32."""
+    rows = load_rows(pointer, step, mask, start, sense, length, EVEN, T)
+    tile = tl.broadcast_to(rows[0].to(tl.float32), [T, rows[0].shape[1], LANES])
+    for t in tl.static_range(1, T):
+        tile = tl.where((tl.arange(0, T) == t)[:, None, None], rows[t].to(tl.float32), tile)
+    return tile
+
+
+@triton.jit
+def store_tile(pointer, step, tile, mask, start, sense, length, EVEN: tl.constexpr, T: tl.constexpr):
+    """Undoes `load_tile`."""
+    for t in tl.static_range(T):
+        row = row_of(tile, t, T).to(pointer.dtype.element_ty)
+        tl.store(pointer, row, mask=mask & exists_at(t, start, sense, length, EVEN, T))
+        pointer += step
 
 
 @triton.jit
@@ -139,22 +189,19 @@ def reversed_rows(tile, T: tl.constexpr):
 
 
 @triton.jit
-def load_bc(bc_ptr, places, exists, NP: tl.constexpr, BN: tl.constexpr):
-    """(T, 2 BN): B and C of the T pixels of a tile, whose offsets are `places` (T); zeros where there are none.
-
-    A value per lane, so that a tile's are on their way at once: the same values in every lane would take 32 times the
-    registers. `multiple_of` hides that four could be loaded together: a thread would then not own whole columns.
-    """
+def bc_of(tile_bc_ptr, N: tl.constexpr, BN: tl.constexpr, T: tl.constexpr):
+    """T rows (1, 2 BN): B and C of a tile's places, a value per lane; the same values in every lane would take 32 times
+    the registers. tile_bc_ptr: the tile's (2N, T)."""
     column = tl.arange(0, 2 * BN)[None, :]
-    pointers = tl.multiple_of(bc_ptr + places[:, None] + (column // BN * NP + column % BN), [1, 1])
-    return tl.load(pointers, mask=exists[:, None] & (column % BN < NP), other=0.0)
+    pointers = tile_bc_ptr + (column // BN * N + column % BN) * T
+    rows = ()
+    for t in tl.static_range(T):
+        rows += (tl.load(pointers + t, mask=column % BN < N, other=0.0),)
+    return rows
 
 
 @triton.jit
-def bc_of(bc, index: tl.constexpr, T: tl.constexpr, BN: tl.constexpr):
-    """(B, C), each (BN, 1, 1), of pixel `index` of the tile; they pass through shared memory to every lane."""
-    chosen = (tl.arange(0, T) == index)[:, None]
-    bits = tl.where(chosen, bc.to(tl.int32, bitcast=True), 0)
-    row = tl.reduce(bits, 0, _either).to(tl.float32, bitcast=True)
-    B, C = tl.split(tl.permute(tl.reshape(row, (2, BN)), (1, 0)))
+def to_all_lanes(bc, BN: tl.constexpr):
+    """(B, C), each (BN, 1, 1), of a row of `bc_of`; they pass through shared memory to every lane."""
+    B, C = tl.split(tl.permute(tl.reshape(bc, (2, BN)), (1, 0)))
     return B[:, None, None], C[:, None, None]
