@@ -21,8 +21,8 @@ OF_INPUTS = {
     "x_ptr", "dy_ptr", "parts_ptr", "dx_parts_ptr", "d_v_ptr", "d_bc_ptr", "tile_states_ptr", "projected_ptr",
     "d_projected_ptr", "given_ptr",
 }  # fmt: skip
-WALK = {"T": 8, "IMAGE": True, "EVEN": False}
-SCAN = WALK | {"N": 10, "WIDE": False, "BE": 32}
+TILES = {"BP": 32, "BT": 8, "T": 8, "IMAGE": True, "SENSES": 2}
+SCAN = {"T": 8, "IMAGE": True, "EVEN": False, "N": 10, "WIDE": False, "BE": 32}
 SEQUENTIAL = SCAN | {"BN": 16}
 SEQUENCE = {"IMAGE": False, "EVEN": True, "WIDE": True}
 PROJECT = {"E": 72, "R": 4, "BR": 16, "BL": 64, "BE": 64}
@@ -48,8 +48,8 @@ KERNELS = {
     "pack_parameters": (prepare.pack_parameters_kernel, {"BN": 16, "BR": 4, "BE": 32}, 1),
     "delta": (prepare.delta_kernel, DELTA | {"GIVEN": False, "SOFTPLUS": True}, 4),
     "delta given": (prepare.delta_kernel, DELTA | {"R": 0, "GIVEN": True, "SOFTPLUS": False}, 4),
-    "order_bc": (prepare.order_bc_kernel, WALK | {"BP": 32, "SENSES": 2}, 1),
-    "gather_bc": (projections.gather_bc_kernel, WALK | {"BP": 32, "SENSES": 2}, 1),
+    "order_bc": (prepare.order_bc_kernel, TILES, 4),
+    "gather_bc": (projections.gather_bc_kernel, TILES, 4),
     "dt_gradient": (projections.dt_gradient_kernel, PROJECT | {"PRECISION": "products"}, 4),
     "weight_gradient": (projections.weight_gradient_kernel, PROJECT | {"PRECISION": "products"}, 4),
     "sum_rows": (projections.sum_rows_kernel, {"LOGS": True, "BC": 128, "BE": 32}, 4),

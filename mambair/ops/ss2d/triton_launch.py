@@ -146,9 +146,9 @@ class PrepareScan:
     """delta (B L, S, E) and tile_bc (B, S, tiles, 2N, T) of the launch's directions."""
 
     def __init__(self, launch: Launch, types: ScanTypes, device: torch.device) -> None:
-        shape, tiles = launch.shape, launch.tiles
+        shape = launch.shape
         self.delta = (launch.pixels, launch.slots, shape.channels), types.after_softplus
-        self.bc = (shape.batch, launch.slots, tiles, 2 * shape.states, launch.plan.tile), _FP32
+        self.bc = (shape.batch, launch.slots, launch.tiles, 2 * shape.states, launch.plan.tile), _FP32
         run = math.gcd(shape.channels, _RUN)
         together = _SHARING * _DELTA_PIXELS
         places = triton.cdiv(launch.pixels, together) * _SHARING * (shape.channels // run)
@@ -162,13 +162,9 @@ class PrepareScan:
              "GIVEN": given, "SOFTPLUS": shape.softplus, "R": shape.rank, "P": shape.projections,
              "SLOTS": launch.slots, "num_warps": 4},
         )  # fmt: skip
-        walk = (
-            shape.height, shape.width, shape.projections, shape.rank, shape.states, shape.directions, shape.groups,
-            *launch.which, tiles,
-        )  # fmt: skip
         self._bc = PreparedKernel(
-            prepare.order_bc_kernel, (tiles, launch.slots, shape.batch), (types.projected, _FP32), walk, device,
-            {"BP": triton.next_power_of_2(2 * shape.states), "SENSES": shape.senses, **launch.walk_options()},
+            prepare.order_bc_kernel, launch.tile_grid(), (types.projected, _FP32), launch.tile_numbers(), device,
+            launch.tile_options(),
         )  # fmt: skip
         self.kernels = (self._delta, self._bc)
 

@@ -94,15 +94,10 @@ class _AxisBackward:
             {"SENSES": shape.senses} | launch.sequential_options(WARP, plan.backward_registers),
         )  # fmt: skip
         self._pass = pass_states_kernel(launch, 2 * shape.states + 1, device, backward=True, initial=leaving)
-        walk = (
-            shape.height, shape.width, shape.projections, shape.rank, shape.states, shape.directions, shape.groups,
-            *launch.which, tiles,
-        )  # fmt: skip
-        options = {"BP": triton.next_power_of_2(2 * shape.states), "SENSES": shape.senses, **launch.walk_options()}
-        grid = (tiles, launch.slots, shape.batch)
         self._gather = self._kernel(
-            projections.gather_bc_kernel, grid, (types.x, types.projected), (*walk, launch.channel_blocks), options
-        )
+            projections.gather_bc_kernel, launch.tile_grid(), (types.x, types.projected),
+            (*launch.tile_numbers(), launch.channel_blocks), launch.tile_options(),
+        )  # fmt: skip
         sums: dict[str, Any] = {"PRECISION": product_precision(types.x, device)}
         if sums["PRECISION"] == "tf32":
             sums = {"PRECISION": "bf16", "maxnreg": plan.backward_registers}
@@ -127,14 +122,8 @@ class _AxisBackward:
             launch.pixels, shape.projections, shape.directions, shape.groups, *launch.which, launch.slots,
         )  # fmt: skip
         precision = product_precision(types.projected if d_v_type != _FP32 else d_v_type, device)
-        products: dict[str, Any] = {
-            "E": shape.channels,
-            "R": shape.rank,
-            "BL": _PIXELS,
-            "BE": 64,
-            "PRECISION": precision,
-        }
-        products["num_warps"] = 4
+        products = {"E": shape.channels, "R": shape.rank, "BL": _PIXELS, "BE": 64, "PRECISION": precision}
+        products |= {"num_warps": 4, "num_stages": 1}
         self._weight = self._kernel(
             projections.weight_gradient_kernel, (blocks_of(shape.channels, 64), launch.slots, shares),
             (d_v_type, types.projected, _FP32), (*sizes, share), products | {"BR": _rank_block(shape.rank + 1)},

@@ -17,6 +17,8 @@ WARP = 32
 ONE_WARP = {"num_warps": 1, "num_stages": 1}
 # Places whose states a thread of gradients_kernel holds at once. 16 took as long on an H100, with twice the registers.
 TILE = 8
+# Tiles per program of the kernels that bring B and C into the directions' order and back.
+TILES = 8
 # Registers per thread of the forward scan: with two channels per thread; with one; with one and few states; with more
 # states than any network here has.
 REGISTERS = {"two": 128, "one": 80, "few": 64, "many": 255}
@@ -171,16 +173,30 @@ class Launch:
     def image_sizes(self) -> tuple[int, int, int, int]:
         return self.shape.height, self.shape.width, self.shape.pixel_stride, self.shape.group_stride
 
-    def walk_options(self) -> dict:
-        """Compile-time arguments of all kernels that walk over the image."""
+    def tile_grid(self) -> tuple[int, int, int]:
+        """Of the kernels that bring B and C into the directions' order and back."""
+        return blocks_of(self.tiles, TILES), self.slots, self.shape.batch
+
+    def tile_numbers(self) -> tuple[int, ...]:
+        """The integers that they take first."""
         shape = self.shape
-        return {"T": self.plan.tile, "IMAGE": shape.image, "EVEN": shape.even(self.plan.tile), **ONE_WARP}
+        return (
+            shape.height, shape.width, shape.projections, shape.rank, shape.states, shape.directions, shape.groups,
+            *self.which, self.tiles,
+        )  # fmt: skip
+
+    def tile_options(self) -> dict:
+        """Their compile-time arguments."""
+        shape = self.shape
+        sizes = {"BP": triton.next_power_of_2(2 * shape.states), "BT": TILES, "T": self.plan.tile}
+        return sizes | {"IMAGE": shape.image, "SENSES": shape.senses, "num_warps": 4}
 
     def scan_options(self) -> dict:
-        """Those that scanning kernels have beside them."""
+        """Compile-time arguments of all kernels that walk over the image."""
         shape = self.shape
         offsets = shape.height * shape.width * max(shape.pixel_stride, self.slots * shape.channels)
-        return self.walk_options() | {"N": shape.states, "WIDE": offsets > NARROW}
+        sizes = {"N": shape.states, "T": self.plan.tile, "EVEN": shape.even(self.plan.tile), "WIDE": offsets > NARROW}
+        return sizes | {"IMAGE": shape.image, **ONE_WARP}
 
     def sequential_options(self, block: int, registers: int) -> dict:
         """Those of the kernels that go place by place with all states in registers; `block`: channels per warp."""

@@ -12,7 +12,7 @@ directions, numbered by slot.
 import triton
 import triton.language as tl
 
-from mambair.ops.ss2d.triton_walk import direction, line_geometry, tile_pixels
+from mambair.ops.ss2d.triton_walk import direction, line_geometry, places_of_tiles
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 _HALF_MAX = tl.constexpr(65504.0)
@@ -124,18 +124,19 @@ def delta_kernel(
 @triton.jit
 def order_bc_kernel(
     projected_ptr, tile_bc_ptr, height, width, P, R, N, K, G, first_group, groups, tile_pitch,
-    BP: tl.constexpr, T: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr, SENSES: tl.constexpr,
+    BP: tl.constexpr, BT: tl.constexpr, T: tl.constexpr, IMAGE: tl.constexpr, SENSES: tl.constexpr,
 ):  # fmt: skip
-    """projected -> tile_bc: a state's T values of B or C become one aligned run."""
-    tile = tl.program_id(0)
+    """projected -> tile_bc: a state's T values of B or C become one aligned run. A program takes BT tiles."""
+    tile = tl.program_id(0) * BT + tl.arange(0, BT)
     slot = tl.program_id(1)
     b = tl.program_id(2).to(tl.int64)
     group, sense, k = direction(slot, first_group, groups, G)
     length, lines, along, across = line_geometry(group, height, width, IMAGE)
-    if tile < lines * tl.cdiv(length, T):
-        base, pixels, exists = tile_pixels(tile, sense, length, along, across, EVEN, T)
-        p = tl.arange(0, BP)[None, :]
-        source = projected_ptr + (b * height * width + base) * (K * P) + k * P + R
-        values = tl.load(source + pixels[:, None] * (K * P) + p, mask=exists[:, None] & (p < 2 * N), other=0.0)
-        target = tile_bc_ptr + ((b * SENSES * groups + slot) * tile_pitch + tile) * 2 * N * T
-        tl.store(target + p * T + tl.arange(0, T)[:, None], values.to(tl.float32), mask=p < 2 * N)
+    pixels, exists = places_of_tiles(tile, sense, length, lines, along, across, T)
+    p = tl.arange(0, BP)[None, :, None]
+    source = projected_ptr + (b * height * width + pixels[:, None, :]) * (K * P) + k * P + R + p
+    values = tl.load(source, mask=exists[:, None, :] & (p < 2 * N), other=0.0)
+    place = ((b * SENSES * groups + slot) * tile_pitch + tile[:, None, None]) * (2 * N) + p
+    mask = (tile < lines * tl.cdiv(length, T))[:, None, None] & (p < 2 * N)
+    target = tile_bc_ptr + place * T + tl.arange(0, T)[None, None, :]
+    tl.store(target, values.to(tl.float32), mask=mask)

@@ -7,33 +7,31 @@ import triton
 import triton.language as tl
 
 from mambair.ops.ss2d.triton_prepare import LOG2_E
-from mambair.ops.ss2d.triton_walk import direction, line_geometry, tile_pixels
+from mambair.ops.ss2d.triton_walk import direction, line_geometry, places_of_tiles
 
 
 @triton.jit
 def gather_bc_kernel(
     d_bc_ptr, d_projected_ptr, height, width, P, R, N, K, G, first_group, groups, tile_pitch, parts,
-    BP: tl.constexpr, T: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr, SENSES: tl.constexpr,
+    BP: tl.constexpr, BT: tl.constexpr, T: tl.constexpr, IMAGE: tl.constexpr, SENSES: tl.constexpr,
 ):  # fmt: skip
     """The parts of d_bc (parts, B, S, tiles, 2N, T), summed -> their columns of d_projected: undoes order_bc_kernel."""
-    tile = tl.program_id(0)
+    tile = tl.program_id(0) * BT + tl.arange(0, BT)
     slot = tl.program_id(1)
     b = tl.program_id(2).to(tl.int64)
     batch = tl.num_programs(2)
     group, sense, k = direction(slot, first_group, groups, G)
     length, lines, along, across = line_geometry(group, height, width, IMAGE)
-    if tile < lines * tl.cdiv(length, T):
-        base, pixels, exists = tile_pixels(tile, sense, length, along, across, EVEN, T)
-        p = tl.arange(0, BP)[None, :]
-        t = tl.arange(0, T)[:, None]
-        total = tl.zeros([T, BP], tl.float32)
-        for part in tl.range(0, parts, loop_unroll_factor=4):
-            place = (part * batch + b) * (SENSES * groups) + slot
-            source = d_bc_ptr + (place * tile_pitch + tile) * 2 * N * T
-            total += tl.load(source + p * T + t, mask=(p < 2 * N) & (t >= 0), other=0.0).to(tl.float32)
-        target = d_projected_ptr + (b * height * width + base) * (K * P) + k * P + R
-        mask = exists[:, None] & (p < 2 * N)
-        tl.store(target + pixels[:, None] * (K * P) + p, total.to(d_projected_ptr.dtype.element_ty), mask=mask)
+    p = tl.arange(0, BP)[None, :, None]
+    t = tl.arange(0, T)[None, None, :]
+    there = (tile < lines * tl.cdiv(length, T))[:, None, None] & (p < 2 * N) & (t >= 0)
+    total = tl.zeros([BT, BP, T], tl.float32)
+    for part in tl.range(0, parts, loop_unroll_factor=4):
+        place = ((part * batch + b) * (SENSES * groups) + slot) * tile_pitch + tile[:, None, None]
+        total += tl.load(d_bc_ptr + (place * (2 * N) + p) * T + t, mask=there, other=0.0).to(tl.float32)
+    pixels, exists = places_of_tiles(tile, sense, length, lines, along, across, T)
+    target = d_projected_ptr + (b * height * width + pixels[:, None, :]) * (K * P) + k * P + R + p
+    tl.store(target, total.to(d_projected_ptr.dtype.element_ty), mask=exists[:, None, :] & (p < 2 * N))
 
 
 @triton.jit

@@ -5,6 +5,7 @@ rows only) and has a sense (0 forward, 1 reversed). The pixels of an axis are nu
 reversed direction visits the same places backwards. Nothing is copied: places become addresses as the walk goes on.
 
 A line is cut into tiles of T places, the last of which may be shorter, and a direction into chunks of whole tiles.
+EVEN: T divides every line.
 """
 
 import os
@@ -86,18 +87,13 @@ def chunk_tiles(chunk, chunks, tile_count):
 
 
 @triton.jit
-def tile_pixels(tile, sense, length, along, across, EVEN: tl.constexpr, T: tl.constexpr):
-    """(first pixel, offsets (T) from it, which of the T exist) of a tile, in the direction's order.
-
-    One division per tile and none per pixel: the offsets are an affine map. EVEN: T divides every line.
-    """
+def places_of_tiles(tile, sense, length, lines, along, across, T: tl.constexpr):
+    """(pixels (tiles, T), which of them exist) of the tiles (tiles), in the direction's order."""
     tiles_per_line = tl.cdiv(length, T)
     line = tile // tiles_per_line
-    start = (tile - line * tiles_per_line) * T
-    t = tl.arange(0, T)
-    step = tl.where(sense == 1, T - 1 - t, t)
-    exists = tl.full([T], True, tl.int1) if EVEN else start + step < length
-    return line * across + start * along, step * along, exists
+    t = tl.arange(0, T)[None, :]
+    place = ((tile - line * tiles_per_line) * T)[:, None] + tl.where(sense == 1, T - 1 - t, t)
+    return line[:, None] * across + place * along, (place < length) & (line < lines)[:, None]
 
 
 @triton.jit
@@ -135,7 +131,7 @@ def first_pixel(line, start, sense, along, across, T: tl.constexpr):
 
 @triton.jit
 def exists_at(t: tl.constexpr, start, sense, length, EVEN: tl.constexpr, T: tl.constexpr):
-    """Whether a tile's place t, in the direction's order, is on its line. EVEN: T divides every line."""
+    """Whether a tile's place t, in the direction's order, is on its line."""
     return True if EVEN else start + tl.where(sense == 1, T - 1 - t, t) < length
 
 
