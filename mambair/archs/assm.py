@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mambair.archs.layers import DepthwiseConv2d, PaddedLinear, PaddedPointwise, channels_first, channels_last
+from mambair.archs.layers import (
+    DepthwiseConv2d,
+    LayerNorm,
+    PaddedLinear,
+    PaddedPointwise,
+    channels_first,
+    channels_last,
+)
 from mambair.archs.vssm import init_scan_parameters
 from mambair.ops import attentive_scan
 
@@ -54,7 +61,7 @@ class ASSM(nn.Module):
         self.d_inner = int(mlp_ratio * channels)
         self.num_tokens = num_tokens
         self.selectiveScan = SelectiveScan(self.d_inner, d_state)
-        self.out_norm = nn.LayerNorm(self.d_inner)
+        self.out_norm = LayerNorm(self.d_inner)
         self.out_proj = PaddedLinear(self.d_inner, channels, bias=True)
         self.in_proj = nn.Sequential(PaddedPointwise(channels, self.d_inner))
         self.CPE = nn.Sequential(DepthwiseConv2d(self.d_inner))

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mambair.archs.assm import ASSM
 from mambair.archs.feed_forward import ConvFFN, GatedConvFFN
-from mambair.archs.layers import PaddedLinear, channels_first, channels_last, residual_conv
+from mambair.archs.layers import LayerNorm, PaddedLinear, channels_first, channels_last, residual_conv
 from mambair.ops import window_attention
 
 ROUTINGS = ("argmax", "gumbel")
@@ -57,10 +57,10 @@ class AttentiveLayer(nn.Module):
         self.routing = routing
         self.scale1 = nn.Parameter(torch.full((channels,), INITIAL_SCALE))
         self.scale2 = nn.Parameter(torch.full((channels,), INITIAL_SCALE))
-        self.norm1 = nn.LayerNorm(channels)
-        self.norm2 = nn.LayerNorm(channels)
-        self.norm3 = nn.LayerNorm(channels)
-        self.norm4 = nn.LayerNorm(channels)
+        self.norm1 = LayerNorm(channels)
+        self.norm2 = LayerNorm(channels)
+        self.norm3 = LayerNorm(channels)
+        self.norm4 = LayerNorm(channels)
         self.wqkv = PaddedLinear(channels, 3 * channels, bias=qkv_bias)
         self.win_mhsa = WindowAttention(channels, window_size, num_heads)
         self.assm = ASSM(channels, d_state, num_tokens, inner_rank, mlp_ratio)

@@ -6,7 +6,7 @@ Shapes: B batch, C channels, F hidden channels, H x W features. Both take and re
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mambair.archs.layers import DepthwiseConv2d, PaddedLinear, channels_first, channels_last
+from mambair.archs.layers import DepthwiseConv2d, LayerNorm, PaddedLinear, channels_first, channels_last
 
 
 class _Depthwise(nn.Sequential):
@@ -38,7 +38,7 @@ class SpatialGate(nn.Module):
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
         half = channels // 2
-        self.norm = nn.LayerNorm(half)
+        self.norm = LayerNorm(half)
         self.conv = DepthwiseConv2d(half, kernel_size=kernel_size)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mambair.ops import depthwise_conv
+from mambair.ops import depthwise_conv, layer_norm
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -75,6 +75,18 @@ def channel_padding(x: Tensor, channels: int) -> int:
     if not x.is_cuda or not (x.dtype in HALF or torch.is_autocast_enabled("cuda")):
         return 0
     return -channels % 8
+
+
+class LayerNorm(nn.LayerNorm):
+    """A LayerNorm over channels, (..., C), by the operator `mambair.ops.layer_norm`."""
+
+    def __init__(self, channels: int, for_products: bool = True) -> None:
+        super().__init__(channels)
+        self.for_products = for_products
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.bias is not None
+        return layer_norm(x, self.weight, self.bias, self.eps, self.for_products)
 
 
 class PaddedLinear(nn.Linear):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mambair.archs.blocks import init_weights
-from mambair.archs.layers import channels_first, channels_last, residual_conv
+from mambair.archs.layers import LayerNorm, channels_first, channels_last, residual_conv
 from mambair.archs.network import RestorationNetwork
 from mambair.archs.upsampling import Upsample, UpsampleOneStep
 from mambair.errors import UserError
@@ -25,7 +25,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
+        self.norm = LayerNorm(channels, for_products=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(x)
@@ -69,7 +69,7 @@ class Trunk(RestorationNetwork):
         self.patch_embed = PatchEmbed(embed_dim) if patch_norm else nn.Identity()
         self.pos_drop = nn.Dropout(drop_rate)
         self.layers = nn.ModuleList(groups)
-        self.norm = nn.LayerNorm(embed_dim)
+        self.norm = LayerNorm(embed_dim)
         self.conv_after_body = residual_conv(embed_dim, resi_connection)
         self._build_head(upscale, in_chans, embed_dim)
         self.apply(init_weights)

@@ -57,36 +57,42 @@ def norm_kernel(
 @triton.jit(do_not_specialize=["rows", "share"])
 def norm_backward_kernel(
     d_y_ptr, x_ptr, weight_ptr, d_out_ptr, skip_ptr, d_x_ptr, parts_ptr, rows, share,
-    C: tl.constexpr, CP: tl.constexpr, EPS: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
+    C: tl.constexpr, CP: tl.constexpr, EPS: tl.constexpr, SKIP: tl.constexpr, BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of x -> LayerNorm -> ..., + x skip: d_x (rows, C), and parts (P, 3, C) of weight's, bias's and skip's.
+    """Gradients of x -> LayerNorm -> ..., with SKIP + x skip: d_x (rows, C), and parts (P, 2 + SKIP, C) of weight's,
+    bias's and skip's.
 
     d_y (rows, CP): of the LayerNorm's result.  d_out (rows, C): of the sum.
     """
+    SUMS: tl.constexpr = 3 if SKIP else 2
     c = tl.arange(0, BC)[None, :]
     live = c < C
     weight = tl.load(weight_ptr + c, mask=live, other=0.0).to(tl.float32)
-    skip = tl.load(skip_ptr + c, mask=live, other=0.0).to(tl.float32)
     d_weight = tl.zeros([BR, BC], tl.float32)
     d_bias = tl.zeros([BR, BC], tl.float32)
-    d_skip = tl.zeros([BR, BC], tl.float32)
+    if SKIP:
+        skip = tl.load(skip_ptr + c, mask=live, other=0.0).to(tl.float32)
+        d_skip = tl.zeros([BR, BC], tl.float32)
     first = tl.program_id(0).to(tl.int64) * share
     for start in range(0, share, BR):
         r = first + start + tl.arange(0, BR)[:, None]
         mask = (r < rows) & live
         x = tl.load(x_ptr + r * C + c, mask=mask, other=0.0).to(tl.float32)
         d_y = tl.load(d_y_ptr + r * CP + c, mask=mask, other=0.0).to(tl.float32)
-        d_out = tl.load(d_out_ptr + r * C + c, mask=mask, other=0.0).to(tl.float32)
         hat, scale = _normalised(x, live, C, EPS)
         d_weight += d_y * hat
         d_bias += d_y
-        d_skip += d_out * x
-        d_x = _through_norm(d_y * weight, hat, scale, C) + d_out * skip
+        d_x = _through_norm(d_y * weight, hat, scale, C)
+        if SKIP:
+            d_out = tl.load(d_out_ptr + r * C + c, mask=mask, other=0.0).to(tl.float32)
+            d_skip += d_out * x
+            d_x += d_out * skip
         tl.store(d_x_ptr + r * C + c, d_x.to(d_x_ptr.dtype.element_ty), mask=mask)
-    parts_ptr += tl.program_id(0) * (3 * C) + c
+    parts_ptr += tl.program_id(0) * (SUMS * C) + c
     tl.store(parts_ptr, tl.sum(d_weight, 0, keep_dims=True), mask=live)
     tl.store(parts_ptr + C, tl.sum(d_bias, 0, keep_dims=True), mask=live)
-    tl.store(parts_ptr + 2 * C, tl.sum(d_skip, 0, keep_dims=True), mask=live)
+    if SKIP:
+        tl.store(parts_ptr + 2 * C, tl.sum(d_skip, 0, keep_dims=True), mask=live)
 
 
 @triton.jit(do_not_specialize=["rows", "part_stride"])
