@@ -3,6 +3,7 @@
 Shapes: B images, H x W pixels, C channels, k sides of the weights.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -40,16 +41,24 @@ def _block(channels: int) -> int:
     return min((64, 32, 16), key=lambda block: (triton.cdiv(channels, block) * block, -block))
 
 
+def _vector(x: Tensor) -> tuple[int, tuple[int, ...]]:
+    """(channels that may be read at once, channels and strides of x in groups of so many)."""
+    sizes = (x.shape[3], *x.stride()[:3])
+    vector = math.gcd(8, *sizes)
+    return vector, tuple(size // vector for size in sizes)
+
+
 def _launch(x: Tensor, packed: Tensor, bias: Tensor | None, dilation: int, size: int) -> Tensor:
     """The convolution of x (B, H, W, C) with packed weights (k k, C), contiguous."""
     batch, height, width, channels = x.shape
     y = torch.empty((batch, height, width, channels), dtype=x.dtype, device=x.device)
     block = _block(channels)
     columns = _VALUES // block
+    vector, sizes = _vector(x)
     with torch.cuda.device_of(x):
         kernels.convolve_kernel[(batch * height * triton.cdiv(width, columns), triton.cdiv(channels, block))](
-            x, packed, packed if bias is None else bias, y, height, width, channels, *x.stride()[:3], dilation,
-            k=size, PX=columns, BC=block, BIAS=bias is not None, num_warps=4,
+            x, packed, packed if bias is None else bias, y, height, width, *sizes, dilation,
+            k=size, V=vector, PX=columns, BC=block, BIAS=bias is not None, num_warps=4,
         )  # fmt: skip
     return y
 
@@ -75,15 +84,16 @@ def _run_backward(
     dx = _launch(dy, _pack(weight, True), None, dilation, size)
     block = _block(channels)
     columns = _SUMMED // block
-    tiles = batch * height * triton.cdiv(width, columns)
-    share = triton.cdiv(tiles, max(1, _SHARES // triton.cdiv(channels, block)))
-    shares = triton.cdiv(tiles, share)
+    lines, across = batch * height, triton.cdiv(width, columns)
+    share = triton.cdiv(lines, max(1, _SHARES // (across * triton.cdiv(channels, block))))
+    shares = triton.cdiv(lines, share) * across
     rows = size * size + 1
+    vector, sizes = _vector(x)
     parts = torch.empty(shares, rows, channels, dtype=torch.float32, device=x.device)
     with torch.cuda.device_of(x):
         kernels.weight_gradients_kernel[(shares, triton.cdiv(channels, block), size + (bias is not None))](
-            x, dy, parts, height, width, channels, *x.stride()[:3], dilation, tiles, share,
-            k=size, ROW=rows, PX=columns, BC=block, num_warps=4,
+            x, dy, parts, height, width, *sizes, dilation, lines, share,
+            k=size, V=vector, ROW=rows, PX=columns, BC=block, num_warps=4,
         )  # fmt: skip
     sums = parts[:, : rows - (bias is None)].sum(0)
     d_weight = sums[: size * size].t().reshape(weight.shape).to(weight.dtype)

@@ -2,17 +2,18 @@
 
 Shapes: B images, H x W pixels, C channels, k sides of the weights, d dilation; a tile is PX pixels of one row by BC
 channels. Every pixel is read k k times, all but once from the cache: sliding sums as for 3x3 would fill the registers.
+Channels and strides are counted in groups of V, which tells the compiler that V channels may be read at once.
 
     x       (B, H, W, C)  any strides but that channels are side by side
     weight  (k k, C)      fp32, row k i + j for the neighbour i - k // 2 rows down and j - k // 2 columns to the right
     y, dy   (B, H, W, C)  contiguous
-    parts   (P, k k + 1, C)  fp32 sums of the gradients of weight and bias over one share of the tiles each
+    parts   (P, k k + 1, C)  fp32 sums of the gradients of weight and bias over one share of the lines each
 """
 
 import triton
 import triton.language as tl
 
-SIZES = ["H", "W", "C", "x_image", "x_row", "x_pixel", "dilation", "tiles", "share"]
+SIZES = ["H", "W", "groups", "x_image", "x_row", "x_pixel", "dilation", "lines", "share"]
 
 
 @triton.jit
@@ -25,22 +26,23 @@ def tile_place(tile, H, W, PX: tl.constexpr):
 
 @triton.jit(do_not_specialize=SIZES)
 def convolve_kernel(
-    x_ptr, weight_ptr, bias_ptr, y_ptr, H, W, C, x_image, x_row, x_pixel, dilation,
-    k: tl.constexpr, PX: tl.constexpr, BC: tl.constexpr, BIAS: tl.constexpr,
+    x_ptr, weight_ptr, bias_ptr, y_ptr, H, W, groups, x_image, x_row, x_pixel, dilation,
+    k: tl.constexpr, V: tl.constexpr, PX: tl.constexpr, BC: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     """y = convolution + bias. With dy for x and the weights in reverse this is the gradient of x."""
+    C = groups * V
     b, row, w = tile_place(tl.program_id(0), H, W, PX)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
     total = tl.zeros([PX, BC], tl.float32)
     if BIAS:
         total += tl.load(bias_ptr + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
-    x_ptr += b * x_image + c[None, :]
+    x_ptr += b * (x_image * V) + c[None, :]
     for i in tl.static_range(k):
         r = row + (i - k // 2) * dilation
         for j in tl.static_range(k):
             q = w + (j - k // 2) * dilation
             mask = ((q >= 0) & (q < W) & (r >= 0) & (r < H))[:, None] & (c < C)[None, :]
-            values = tl.load(x_ptr + r.to(tl.int64) * x_row + q[:, None] * x_pixel, mask=mask, other=0.0)
+            values = tl.load(x_ptr + r.to(tl.int64) * (x_row * V) + q[:, None] * (x_pixel * V), mask=mask, other=0.0)
             total += values.to(tl.float32) * tl.load(weight_ptr + (k * i + j) * C + c, mask=c < C, other=0.0)[None, :]
     target = y_ptr + ((b * H + row) * W + w[:, None]) * C + c[None, :]
     tl.store(target, total.to(y_ptr.dtype.element_ty), mask=(w < W)[:, None] & (c < C)[None, :])
@@ -48,31 +50,40 @@ def convolve_kernel(
 
 @triton.jit(do_not_specialize=SIZES)
 def weight_gradients_kernel(
-    x_ptr, dy_ptr, parts_ptr, H, W, C, x_image, x_row, x_pixel, dilation, tiles, share,
-    k: tl.constexpr, ROW: tl.constexpr, PX: tl.constexpr, BC: tl.constexpr,
+    x_ptr, dy_ptr, parts_ptr, H, W, groups, x_image, x_row, x_pixel, dilation, lines, share,
+    k: tl.constexpr, V: tl.constexpr, ROW: tl.constexpr, PX: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """One row of the weights' gradients, or of the bias's (row k), over a share of the tiles."""
-    i = tl.program_id(2)
+    """One row of the weights' gradients, or of the bias's (row k): over a share of the lines, PX columns of them."""
+    C = groups * V
+    across = tl.cdiv(W, PX)
+    w = tl.program_id(0) % across * PX + tl.arange(0, PX)
     c = tl.program_id(1) * BC + tl.arange(0, BC)
+    i = tl.program_id(2)
+    exists = (w < W)[:, None] & (c < C)[None, :]
     sums = ()
     for _ in tl.static_range(k):
         sums += (tl.zeros([PX, BC], tl.float32),)
-    first = tl.program_id(0) * share
-    for tile in range(first, tl.minimum(first + share, tiles)):
-        b, row, w = tile_place(tile, H, W, PX)
-        exists = (w < W)[:, None] & (c < C)[None, :]
-        dy = tl.load(dy_ptr + ((b * H + row) * W + w[:, None]) * C + c[None, :], mask=exists, other=0.0).to(tl.float32)
+    first = tl.program_id(0) // across * share
+    b, row = first // H, first % H
+    dy_ptr += first.to(tl.int64) * W * C + w[:, None] * C + c[None, :]
+    x_ptr += w[:, None] * (x_pixel * V) + c[None, :]
+    for _ in range(first, tl.minimum(first + share, lines)):
+        dy = tl.load(dy_ptr, mask=exists, other=0.0).to(tl.float32)
         r = row + (i - k // 2) * dilation
-        source = x_ptr + b * x_image + r.to(tl.int64) * x_row + c[None, :]
+        read = exists & (r >= 0) & (r < H) & (i < k)
+        source = x_ptr + b.to(tl.int64) * (x_image * V) + r.to(tl.int64) * (x_row * V)
         added = ()
         for j in tl.static_range(k):
-            q = w + (j - k // 2) * dilation
-            mask = ((q >= 0) & (q < W) & (r >= 0) & (r < H))[:, None] & exists
-            values = tl.load(source + q[:, None] * x_pixel, mask=mask & (i < k), other=0.0).to(tl.float32)
+            step = (j - k // 2) * dilation
+            mask = read & ((w + step >= 0) & (w + step < W))[:, None]
+            values = tl.load(source + step * (x_pixel * V), mask=mask, other=0.0).to(tl.float32)
             # The bias sees its own pixel as one.
-            values = tl.where(i < k, values, 1.0)
-            added += (sums[j] + values * dy,)
+            added += (sums[j] + tl.where(i < k, values, 1.0) * dy,)
         sums = added
+        dy_ptr += W * C
+        row += 1
+        b += tl.where(row == H, 1, 0)
+        row = tl.where(row == H, 0, row)
     parts_ptr += (tl.program_id(0) * ROW + i * k).to(tl.int64) * C + c
     for j in tl.static_range(k):
         tl.store(parts_ptr + j * C, tl.sum(sums[j], 0), mask=(c < C) & ((i < k) | (j == 0)))

@@ -35,8 +35,8 @@ def test_compiles(kernel: str, capability: int, kind: str, channels: int) -> Non
 
 
 WIDE = {
-    "convolution": (wide_kernels.convolve_kernel, {"k": 5, "PX": 16, "BC": 64, "BIAS": True}),
-    "weight gradients": (wide_kernels.weight_gradients_kernel, {"k": 5, "ROW": 26, "PX": 8, "BC": 64}),
+    "convolution": (wide_kernels.convolve_kernel, {"k": 5, "V": 4, "PX": 16, "BC": 64, "BIAS": True}),
+    "weight gradients": (wide_kernels.weight_gradients_kernel, {"k": 5, "V": 4, "ROW": 26, "PX": 8, "BC": 64}),
 }
 
 
