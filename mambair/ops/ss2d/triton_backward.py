@@ -7,7 +7,7 @@ One launch treats S directions: both senses of its groups, all forward ones firs
                                          then gradients of A; and one row of gradients of D
     tile_states   (B, S, tiles, EB, N, lanes)  the state that enters each tile, recomputed
     dx_parts      (senses, B, L, pixel stride)
-    d_v           (B L, S, E)                gradient of delta before softplus
+    d_v           (B L, S, E)                gradient of delta before softplus; may lie where delta lies
     d_bc          (EB, B, S, tiles, 2N, T)   gradient of B and C, one part per block of channels
 """
 

@@ -82,7 +82,6 @@ class _AxisBackward:
             running=(running, _FP32),
             tile_states=(tile_states, state_type),
             d_bc=((launch.channel_blocks, *self._prepare.bc[0]), types.x),
-            d_v=((0,) if self._given else (launch.pixels, launch.slots, shape.channels), types.x),
             parts=((shares, launch.slots, shape.rank + 1, shape.channels), _FP32),
         )
         d_v_type = types.delta or types.x
@@ -157,8 +156,9 @@ class _AxisBackward:
     def __call__(
         self, at: ScanAddresses, dy: int, states: int, sums: int, leaving: int, to: GradientAddresses, work: list[int]
     ) -> None:
-        delta, bc, running, tile_states, d_bc, d_v, parts = work
-        d_v = to.delta if self._given else d_v
+        delta, bc, running, tile_states, d_bc, parts = work
+        # Of the projected delta's size; every place is read before it is written.
+        d_v = to.delta if self._given else delta
         self._prepare(at, delta, bc)
         self._adjoints(at.x, dy, delta, bc, at.A2, states, tile_states, running)
         self._pass(running, sums, at.A2, leaving or at.A2)
