@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.window_attention.bookkeeping import backward_flops, forward_flops, setup_context
-from mambair.ops.window_attention.triton_launch import attend, attention_gradients, fits, pack_bias, sizes_of
+from mambair.ops.window_attention.triton_launch import attend, attention_gradients, fits, sizes_of, spread_bias
 
 __all__ = ["fits", "window_attention_triton"]
 
@@ -28,7 +28,7 @@ def window_attention_triton(qkv: Tensor, bias_table: Tensor, window_size: int, s
 
 def _run(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int, keep: bool) -> tuple[Tensor, Tensor]:
     sizes = sizes_of(qkv, bias_table, window_size, shift)
-    return attend(sizes, qkv.contiguous(), pack_bias(bias_table), keep)
+    return attend(sizes, qkv.contiguous(), spread_bias(sizes, bias_table, qkv.dtype), keep)
 
 
 def _run_backward(
@@ -37,7 +37,8 @@ def _run_backward(
     sizes = sizes_of(qkv, bias_table, window_size, shift)
     dy = dy.to(qkv.dtype).contiguous()
     wanted = bias_table.contiguous() if table else None
-    d_qkv, d_table = attention_gradients(sizes, dy, qkv.contiguous(), pack_bias(bias_table), y, norms, wanted)
+    bias = spread_bias(sizes, bias_table, qkv.dtype)
+    d_qkv, d_table = attention_gradients(sizes, dy, qkv.contiguous(), bias, y, norms, wanted)
     return d_qkv, bias_table.new_empty(0) if d_table is None else d_table
 
 

@@ -5,14 +5,14 @@ all images; BL, BD: L and d padded to powers of two.
 
     qkv, d_qkv  (B, H, W, 3C)  queries, keys and values, each with one head after the other
     y, dy       (B, H, W, C)
-    bias        (h, (2w - 1)^2)  fp32, times log2(e)
+    bias        (h, L, L)      of every query and key, times log2(e); fp16 for half-precision inputs, else fp32
     norms       (n, h, L)      fp32 log2 of the sum of exp2 of a query's scores
     deltas      (n, h, L)      fp32 sum of dy * y over a query's channels
     sums        (G, h, L, L)   fp32 gradients of the scores, summed over a share of the windows
 
-A program treats one head of one window, or some of its queries: scores and probabilities never leave it. All keys of a
-window fit into one tile, so that softmax needs no running maximum. The bias is looked up in the table, and which pixels
-may see each other follows from their places: neither a tensor of biases nor one of masks is ever made.
+A program treats one head of one window, or some of its queries: scores and probabilities never leave it. All windows
+share the biases, which are spread out once: looked up in the table for every score, they took more instructions than
+everything else. Which pixels may see each other follows from their places: no tensor of masks is ever made.
 """
 
 import triton
@@ -23,8 +23,19 @@ SIZES = ["H", "W", "C", "shift"]
 
 
 @triton.jit
+def spread_bias_kernel(table_ptr, bias_ptr, w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr):
+    """bias_table ((2w - 1)^2, h) -> bias; a program has one query of one head."""
+    head, heads, p = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
+    k = tl.arange(0, BL)
+    place = (p // w - k // w + w - 1) * (2 * w - 1) + p % w - k % w + w - 1
+    value = tl.load(table_ptr + place * heads + head, mask=k < L, other=0.0).to(tl.float32) * LOG2_E
+    target = bias_ptr + (head * L + p) * L + k
+    tl.store(target, value.to(bias_ptr.dtype.element_ty), mask=k < L)
+
+
+@triton.jit
 def place_in_window(window, p, H, W, shift, w: tl.constexpr, L: tl.constexpr):
-    """(pixel number in all images, row of the bias table that is this pixel's share, region, exists) of pixels p.
+    """(pixel number in all images, region, exists) of pixels p.
 
     Of a shifted window, region tells on which side of the image's seams a pixel lies: 0 where there is none.
     """
@@ -38,7 +49,7 @@ def place_in_window(window, p, H, W, shift, w: tl.constexpr, L: tl.constexpr):
     region = tl.where(y >= H, 2, 0) + tl.where(x >= W, 1, 0)
     y = tl.where(y >= H, y - H, y)
     x = tl.where(x >= W, x - W, x)
-    return (b * H + y) * W + x, row * (2 * w - 1) + column, region, p < L
+    return (b * H + y) * W + x, region, p < L
 
 
 @triton.jit
@@ -57,42 +68,54 @@ def store_rows(ptr, values, pixels, exists, stride, d: tl.constexpr, BD: tl.cons
 
 @triton.jit
 def scores(
-    q, k, bias_ptr, q_row, k_row, q_region, k_region, k_exists, scale,
-    w: tl.constexpr, PRECISION: tl.constexpr,
+    q, k, bias_ptr, q_p, k_p, q_region, k_region, scale, L: tl.constexpr, BL: tl.constexpr, SHIFTED: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """(queries, keys), in units of log2(e): -inf for keys that a query must not see."""
+    """(queries q_p, keys k_p), in units of log2(e): -inf for keys that a query must not see."""
     s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-    # Only padding has rows outside of the table.
-    place = tl.maximum(q_row[:, None] - k_row[None, :] + 2 * w * (w - 1), 0)
-    s += tl.load(bias_ptr + tl.minimum(place, (2 * w - 1) * (2 * w - 1) - 1))
-    return tl.where((q_region[:, None] == k_region[None, :]) & k_exists[None, :], s, float("-inf"))
+    place = bias_ptr + q_p[:, None] * L + k_p[None, :]
+    if L == BL:
+        s += tl.load(place).to(tl.float32)
+    else:
+        s += tl.load(place, mask=(q_p < L)[:, None] & (k_p < L)[None, :], other=float("-inf")).to(tl.float32)
+    if SHIFTED:
+        s = tl.where(q_region[:, None] == k_region[None, :], s, float("-inf"))
+    return s
 
 
 @triton.jit(do_not_specialize=SIZES)
 def attention_kernel(
     qkv_ptr, bias_ptr, y_ptr, norms_ptr, H, W, C, shift, scale,
     w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr,
-    PRECISION: tl.constexpr, KEEP: tl.constexpr,
+    BK: tl.constexpr, SHIFTED: tl.constexpr, PRECISION: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
-    """y, and norms if KEEP, of one block of queries."""
+    """y, and norms if KEEP, of one block of queries; the keys block by block."""
     head, window = tl.program_id(0), tl.program_id(1)
-    bias_ptr += head * ((2 * w - 1) * (2 * w - 1))
+    bias_ptr += head * (L * L)
     norms_ptr += (window.to(tl.int64) * tl.num_programs(0) + head) * L
     qkv_ptr += head * d
     y_ptr += head * d
-    k_pixels, k_row, k_region, k_exists = place_in_window(window, tl.arange(0, BL), H, W, shift, w, L)
     p = tl.program_id(2) * BQ + tl.arange(0, BQ)
-    q_pixels, q_row, q_region, q_exists = place_in_window(window, p, H, W, shift, w, L)
+    q_pixels, q_region, q_exists = place_in_window(window, p, H, W, shift, w, L)
     q = load_rows(qkv_ptr, q_pixels, q_exists, 3 * C, d, BD)
-    k = load_rows(qkv_ptr + C, k_pixels, k_exists, 3 * C, d, BD)
-    s = scores(q, k, bias_ptr, q_row, k_row, q_region, k_region, k_exists, scale, w, PRECISION)
     # A query that is only padding may see no key.
-    largest = tl.maximum(tl.max(s, 1), -1e30)
-    s = tl.exp2(s - largest[:, None])
-    total = tl.maximum(tl.sum(s, 1), 1e-30)
-    v = load_rows(qkv_ptr + 2 * C, k_pixels, k_exists, 3 * C, d, BD)
-    y = tl.dot(s.to(v.dtype), v, input_precision=PRECISION) / total[:, None]
-    store_rows(y_ptr, y, q_pixels, q_exists, C, d, BD)
+    largest = tl.full([BQ], -1e30, tl.float32)
+    total = tl.zeros([BQ], tl.float32)
+    y = tl.zeros([BQ, BD], tl.float32)
+    for first in range(0, L, BK):
+        k_p = first + tl.arange(0, BK)
+        pixels, k_region, exists = place_in_window(window, k_p, H, W, shift, w, L)
+        k = load_rows(qkv_ptr + C, pixels, exists, 3 * C, d, BD)
+        v = load_rows(qkv_ptr + 2 * C, pixels, exists, 3 * C, d, BD)
+        s = scores(q, k, bias_ptr, p, k_p, q_region, k_region, scale, L, BL, SHIFTED, PRECISION)
+        before = largest
+        largest = tl.maximum(before, tl.max(s, 1))
+        s = tl.exp2(s - largest[:, None])
+        fade = tl.exp2(before - largest)
+        total = total * fade + tl.sum(s, 1)
+        y = tl.dot(s.to(v.dtype), v, y * fade[:, None], input_precision=PRECISION)
+    total = tl.maximum(total, 1e-30)
+    store_rows(y_ptr, y / total[:, None], q_pixels, q_exists, C, d, BD)
     if KEEP:
         tl.store(norms_ptr + p, largest + tl.log2(total), mask=q_exists)
 
@@ -101,18 +124,18 @@ def attention_kernel(
 def gradients_kernel(
     qkv_ptr, bias_ptr, y_ptr, dy_ptr, norms_ptr, deltas_ptr, d_qkv_ptr, H, W, C, shift, scale,
     w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BK: tl.constexpr,
-    PRECISION: tl.constexpr,
+    SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """d_qkv and deltas. All queries at once, the keys block by block."""
     head, window = tl.program_id(0), tl.program_id(1)
-    bias_ptr += head * ((2 * w - 1) * (2 * w - 1))
+    bias_ptr += head * (L * L)
     kept = (window.to(tl.int64) * tl.num_programs(0) + head) * L
     qkv_ptr += head * d
     d_qkv_ptr += head * d
     y_ptr += head * d
     dy_ptr += head * d
     p = tl.arange(0, BL)
-    q_pixels, q_row, q_region, q_exists = place_in_window(window, p, H, W, shift, w, L)
+    q_pixels, q_region, q_exists = place_in_window(window, p, H, W, shift, w, L)
     q = load_rows(qkv_ptr, q_pixels, q_exists, 3 * C, d, BD)
     dy = load_rows(dy_ptr, q_pixels, q_exists, C, d, BD)
     y = load_rows(y_ptr, q_pixels, q_exists, C, d, BD)
@@ -121,10 +144,11 @@ def gradients_kernel(
     norm = tl.load(norms_ptr + kept + p, mask=q_exists, other=0.0)
     dq = tl.zeros([BL, BD], tl.float32)
     for first in range(0, L, BK):
-        pixels, k_row, k_region, exists = place_in_window(window, first + tl.arange(0, BK), H, W, shift, w, L)
+        k_p = first + tl.arange(0, BK)
+        pixels, k_region, exists = place_in_window(window, k_p, H, W, shift, w, L)
         k = load_rows(qkv_ptr + C, pixels, exists, 3 * C, d, BD)
         v = load_rows(qkv_ptr + 2 * C, pixels, exists, 3 * C, d, BD)
-        s = scores(q, k, bias_ptr, q_row, k_row, q_region, k_region, exists, scale, w, PRECISION)
+        s = scores(q, k, bias_ptr, p, k_p, q_region, k_region, scale, L, BL, SHIFTED, PRECISION)
         s = tl.where(q_exists[:, None], tl.exp2(s - norm[:, None]), 0.0)
         dv = tl.dot(tl.trans(s.to(dy.dtype)), dy, input_precision=PRECISION)
         store_rows(d_qkv_ptr + 2 * C, dv, pixels, exists, 3 * C, d, BD)
@@ -139,7 +163,7 @@ def gradients_kernel(
 def score_sums_kernel(
     qkv_ptr, bias_ptr, dy_ptr, norms_ptr, deltas_ptr, sums_ptr, H, W, C, shift, scale, windows, share,
     w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr,
-    PRECISION: tl.constexpr,
+    SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """sums: gradients of a block of queries' scores, added up over a share of the windows.
 
@@ -147,21 +171,21 @@ def score_sums_kernel(
     memory as the gradients themselves; and added up in registers, always in the same order.
     """
     head, heads = tl.program_id(0), tl.num_programs(0)
-    bias_ptr += head * ((2 * w - 1) * (2 * w - 1))
+    bias_ptr += head * (L * L)
     p, kept = tl.program_id(1) * BQ + tl.arange(0, BQ), tl.arange(0, BL)
     total = tl.zeros([BQ, BL], tl.float32)
     first = tl.program_id(2) * share
     for window in range(first, tl.minimum(first + share, windows)):
-        pixels, k_row, k_region, k_exists = place_in_window(window, kept, H, W, shift, w, L)
+        pixels, k_region, k_exists = place_in_window(window, kept, H, W, shift, w, L)
         k = load_rows(qkv_ptr + head * d + C, pixels, k_exists, 3 * C, d, BD)
         v = load_rows(qkv_ptr + head * d + 2 * C, pixels, k_exists, 3 * C, d, BD)
-        pixels, q_row, q_region, exists = place_in_window(window, p, H, W, shift, w, L)
+        pixels, q_region, exists = place_in_window(window, p, H, W, shift, w, L)
         q = load_rows(qkv_ptr + head * d, pixels, exists, 3 * C, d, BD)
         dy = load_rows(dy_ptr + head * d, pixels, exists, C, d, BD)
         place = (tl.cast(window, tl.int64) * heads + head) * L + p
         norm = tl.load(norms_ptr + place, mask=exists, other=0.0)
         delta = tl.load(deltas_ptr + place, mask=exists, other=0.0)
-        s = scores(q, k, bias_ptr, q_row, k_row, q_region, k_region, k_exists, scale, w, PRECISION)
+        s = scores(q, k, bias_ptr, p, kept, q_region, k_region, scale, L, BL, SHIFTED, PRECISION)
         s = tl.exp2(s - norm[:, None])
         total += s * (tl.dot(dy, tl.trans(v), input_precision=PRECISION) - delta[:, None])
     place = ((tl.program_id(2) * heads + head) * L + p[:, None]).to(tl.int64) * L + kept[None, :]

@@ -13,9 +13,11 @@ from mambair.ops.window_attention import triton_kernels as kernels
 # Pixels of a window that one tile of scores holds, and the GPUs whose tensor cores can hold it: older ones spill.
 MAX_PIXELS = 256
 MIN_CAPABILITY = (8, 0)
-# Queries or keys at a time, and warps for them: with more of the former or fewer of the latter, the kernels spill
-# many more registers (seen in Triton 3.8's code).
+# Queries or keys at a time, and warps for them: with more of the former or fewer of the latter, the kernels of the
+# backward pass spill many more registers (seen in Triton 3.8's code).
 _BLOCK, _WARPS = 32, 8
+# Queries and keys at a time of the forward pass, and its warps: one for 16 queries, since more would compute the same.
+_FORWARD_BLOCK, _FORWARD_WARPS = 64, 4
 # Programs that the sums over windows are spread over: about a large GPU's multiprocessors. Not those of the GPU at
 # hand, so that the order of the sums is the same on all.
 _SHARES = 128
@@ -82,6 +84,7 @@ class Windows:
             "BL": max(16, triton.next_power_of_2(self.pixels)),
             "d": self.channels,
             "BD": padded_channels(self.channels),
+            "SHIFTED": self.shift > 0,
             "PRECISION": product_precision(qkv.dtype, qkv.device),
             "num_stages": 1,
         }
@@ -93,10 +96,16 @@ def sizes_of(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> W
     return Windows(batch, height, width, heads, channels // (3 * heads), window_size, shift)
 
 
-def pack_bias(bias_table: Tensor) -> Tensor:
-    """(h, (2w - 1)^2), fp32, in the units of the scores: the biases of a head side by side."""
-    packed = torch.empty(bias_table.shape[::-1], dtype=torch.float32, device=bias_table.device)
-    return torch.mul(bias_table.t(), LOG2_E, out=packed)
+def spread_bias(sizes: Windows, bias_table: Tensor, dtype: torch.dtype) -> Tensor:
+    """(h, L, L): the bias of every query and key, in the units of the scores, for inputs of type `dtype`."""
+    kept = torch.float32 if dtype == torch.float32 else torch.float16
+    bias = torch.empty(sizes.heads, sizes.pixels, sizes.pixels, dtype=kept, device=bias_table.device)
+    table = bias_table.contiguous()
+    with torch.cuda.device_of(table):
+        kernels.spread_bias_kernel[(sizes.heads, sizes.pixels)](
+            table, bias, w=sizes.window_size, L=sizes.pixels, BL=triton.next_power_of_2(sizes.pixels), num_warps=4
+        )
+    return bias
 
 
 def attend(sizes: Windows, qkv: Tensor, bias: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
@@ -104,10 +113,10 @@ def attend(sizes: Windows, qkv: Tensor, bias: Tensor, keep: bool) -> tuple[Tenso
     y = torch.empty((*qkv.shape[:3], qkv.shape[3] // 3), dtype=qkv.dtype, device=qkv.device)
     norms = torch.empty((sizes.count if keep else 0, sizes.heads, sizes.pixels), dtype=torch.float32, device=qkv.device)
     options = sizes.options(qkv)
-    block = min(_BLOCK, options["BL"])
+    block = min(_FORWARD_BLOCK, options["BL"])
     with torch.cuda.device_of(qkv):
         kernels.attention_kernel[(sizes.heads, sizes.count, triton.cdiv(sizes.pixels, block))](
-            qkv, bias, y, norms, *sizes.places(), BQ=block, KEEP=keep, num_warps=_WARPS, **options
+            qkv, bias, y, norms, *sizes.places(), BQ=block, BK=block, KEEP=keep, num_warps=_FORWARD_WARPS, **options
         )
     return y, norms
 
