@@ -23,6 +23,7 @@ HALF = torch.float16
 def random_block(channels: int, seed: int = 0, **options) -> RSSB:
     """A block in float64 whose parameters are all random."""
     generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)  # which the modules' own initial values come from
     block = RSSB(channels, **options).double()
     with torch.no_grad():
         for name, parameter in block.named_parameters():
