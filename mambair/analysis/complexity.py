@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mambair.archs import assm, attentive_blocks, vssm
+from mambair.archs import assm, vssm, window_attention
 from mambair.ops.flops import selective_scan_flops
 
 SCAN_RULE = "9*B*L*D*N + B*L*D FLOPs for a selective scan over D = directions * inner channels with N states"
@@ -147,7 +147,7 @@ def count_scans() -> Iterator[list[int]]:
         return torch.bmm(torch.bmm(q, k.transpose(1, 2)), v).view(*qkv.shape[:3], -1)
 
     with (
-        mock.patch.object(attentive_blocks, "window_attention", counting_attention),
+        mock.patch.object(window_attention, "window_attention", counting_attention),
         mock.patch.object(vssm, "ss2d_scan", counting_scan),
         mock.patch.object(assm, "attentive_scan", counting_attentive_scan),
     ):

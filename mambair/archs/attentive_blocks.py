@@ -10,26 +10,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mambair.archs.assm import ASSM
+from mambair.archs.attentive_parts import run_attention, run_feed_forward, run_state_space
 from mambair.archs.feed_forward import ConvFFN, GatedConvFFN
 from mambair.archs.layers import LayerNorm, PaddedLinear, channels_first, channels_last, residual_conv
-from mambair.ops import window_attention
+from mambair.archs.window_attention import WindowAttention
 
 ROUTINGS = ("argmax", "gumbel")
 INITIAL_SCALE = 1e-4  # of the skip connections
-
-
-class WindowAttention(nn.Module):
-    """Multi-head self-attention inside of windows: (B, H, W, 3C) queries, keys and values -> (B, H, W, C)."""
-
-    def __init__(self, channels: int, window_size: int, num_heads: int) -> None:
-        super().__init__()
-        self.window_size = window_size
-        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window_size - 1) ** 2, num_heads))
-        self.proj = PaddedLinear(channels, channels, bias=True)
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-
-    def forward(self, qkv: Tensor, shift: int) -> Tensor:
-        return self.proj(window_attention(qkv, self.relative_position_bias_table, self.window_size, shift))
 
 
 class AttentiveLayer(nn.Module):
@@ -81,12 +68,26 @@ class AttentiveLayer(nn.Module):
         return x.new_empty(batch, height * width, self.assm.num_tokens, dtype=torch.float32).exponential_()
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        y = x + self.win_mhsa(self.wqkv(self.norm1(x)), self.shift)
-        y = y + self.convffn1(self.norm2(y))
-        x = torch.addcmul(y, x, self.scale1)
-        z = x + self.assm(self.norm3(x), self.embeddingA.weight, noise)
-        z = z + self.convffn2(self.norm4(z))
-        return torch.addcmul(z, x, self.scale2)
+        x = self._mix(self._attend(x), x, self.norm2, self.convffn1, self.scale1)
+        z = self._scan(x, noise)
+        return self._mix(z, x, self.norm4, self.convffn2, self.scale2)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """x + the window attention of it."""
+        found = run_attention(self, x)
+        return x + self.win_mhsa(self.wqkv(self.norm1(x)), self.shift) if found is None else found
+
+    def _scan(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """x + the attentive state-space module of it."""
+        found = run_state_space(self, x, noise)
+        return x + self.assm(self.norm3(x), self.embeddingA.weight, noise) if found is None else found
+
+    def _mix(
+        self, x: Tensor, other: Tensor, norm: LayerNorm, feed_forward: ConvFFN | GatedConvFFN, scale: Tensor
+    ) -> Tensor:
+        """x + its feed-forward + other scale."""
+        found = run_feed_forward(feed_forward, norm, scale, x, other)
+        return torch.addcmul(x + feed_forward(norm(x)), other, scale) if found is None else found
 
 
 class AttentiveLayers(nn.Module):

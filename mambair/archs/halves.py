@@ -34,7 +34,7 @@ def _is_plain(module: Any, kind: type[nn.Module]) -> bool:
     )
 
 
-def _are_plain(*modules: tuple[Any, type[nn.Module]]) -> bool:
+def are_plain(*modules: tuple[Any, type[nn.Module]]) -> bool:
     for module, kind in modules:
         if not _is_plain(module, kind):
             return False
@@ -46,10 +46,10 @@ def run_scan_half(block: Any, x: Tensor, keep: Tensor | None) -> Tensor | None:
     if torch.compiler.is_compiling():
         return None
     norm, inner = block.ln_1, block.self_attention
-    if not _are_plain((norm, nn.LayerNorm), (inner, VSSM)):
+    if not are_plain((norm, nn.LayerNorm), (inner, VSSM)):
         return None
     in_proj, conv, out_norm, out_proj = inner.in_proj, inner.conv2d, inner.out_norm, inner.out_proj
-    if not _are_plain(
+    if not are_plain(
         (in_proj, PaddedLinear), (conv, DepthwiseConv2d), (out_norm, nn.LayerNorm), (out_proj, PaddedLinear)
     ):
         return None
@@ -64,7 +64,7 @@ def run_local_half(block: Any, x: Tensor) -> Tensor | None:
     """x skip_scale2 + conv_blk(ln_2(x)) of an RSSB in one go; None where steps are needed."""
     local: Any = block.conv_blk
     norm, light = block.ln_2, type(local) is LightCAB
-    if torch.compiler.is_compiling() or not _are_plain((norm, nn.LayerNorm), (local, LightCAB if light else CAB)):
+    if torch.compiler.is_compiling() or not are_plain((norm, nn.LayerNorm), (local, LightCAB if light else CAB)):
         return None
     steps: list[Any] = list(local.cab)
     attention = steps[-1]
@@ -73,11 +73,11 @@ def run_local_half(block: Any, x: Tensor) -> Tensor | None:
         if light
         else (PaddedConv2d, nn.GELU, PaddedConv2d, ChannelAttention)
     )
-    if len(steps) != len(kinds) or not _are_plain((local.cab, nn.Sequential), *zip(steps, kinds, strict=True)):
+    if len(steps) != len(kinds) or not are_plain((local.cab, nn.Sequential), *zip(steps, kinds, strict=True)):
         return None
     squeezing: list[Any] = list(attention.attention)
     kinds = (nn.AdaptiveAvgPool2d, nn.Conv2d, nn.ReLU, nn.Conv2d, nn.Sigmoid)
-    if len(squeezing) != len(kinds) or not _are_plain(
+    if len(squeezing) != len(kinds) or not are_plain(
         (attention.attention, nn.Sequential), *zip(squeezing, kinds, strict=True)
     ):
         return None

@@ -50,7 +50,7 @@ class Rows:
         block = triton.next_power_of_2(width)
         return {"BR": max(1, _TILE // block), "BC": block, "num_warps": _WARPS}
 
-    def _each(
+    def each(
         self, kernel: Any, types: Types, constants: Constants, width: int, numbers: tuple[int, ...] = ()
     ) -> PreparedKernel:
         """A kernel of which each program takes one tile."""
@@ -68,10 +68,10 @@ class Rows:
         return triton.cdiv(self.count, _PROGRAMS * tile) * tile
 
     def parts(self, width: int) -> int:
-        """How many parts `_summing` kernels leave."""
+        """How many parts `summing` kernels leave."""
         return triton.cdiv(self.count, self._share(width))
 
-    def _summing(self, kernel: Any, types: Types, constants: Constants, width: int) -> PreparedKernel:
+    def summing(self, kernel: Any, types: Types, constants: Constants, width: int) -> PreparedKernel:
         """A kernel of which each program sums over a share."""
         options = constants | self.sum_tile(width)
         numbers = (self.count, self._share(width))
@@ -82,7 +82,7 @@ class Rows:
     ) -> PreparedKernel:
         """x, weight, bias, y -> LayerNorm."""
         constants = {"C": channels, "CP": width, "EPS": eps, "ONES": ones}
-        return self._each(rows.norm_kernel, (x, parameter, parameter, y), constants, width)
+        return self.each(rows.norm_kernel, (x, parameter, parameter, y), constants, width)
 
     def norm_backward(
         self, channels: int, width: int, eps: float, d_y: Dtype, x: Dtype, parameter: Dtype, d_out: Dtype | None
@@ -90,7 +90,7 @@ class Rows:
         """d_y, x, weight, d_out, skip, d_x, parts. d_out: None without a skip connection; any addresses then."""
         constants = {"C": channels, "CP": width, "EPS": eps, "SKIP": d_out is not None}
         types = (d_y, x, parameter, d_out or d_y, parameter, x, _FP32)
-        return self._summing(rows.norm_backward_kernel, types, constants, width)
+        return self.summing(rows.norm_backward_kernel, types, constants, width)
 
     def gate(
         self, channels: int, width: int, z_stride: int, parts: int, eps: float, kind: Dtype, parameter: Dtype
@@ -98,7 +98,7 @@ class Rows:
         """parts, z, weight, bias, y, gated."""
         constants = {"C": channels, "CP": width, "ZS": z_stride, "PARTS": parts, "EPS": eps}
         types = (kind, kind, parameter, parameter, kind, kind)
-        return self._each(rows.gate_kernel, types, constants, width, (self.count * channels,))
+        return self.each(rows.gate_kernel, types, constants, width, (self.count * channels,))
 
     def gate_backward(
         self, channels: int, width: int, z_stride: int, z_width: int, eps: float, kind: Dtype, parameter: Dtype
@@ -106,14 +106,14 @@ class Rows:
         """d_gated, y, z, weight, bias, d_y, d_z, parts."""
         constants = {"C": channels, "CP": width, "ZS": z_stride, "ZW": z_width, "EPS": eps}
         types = (kind, kind, kind, parameter, parameter, kind, kind, _FP32)
-        return self._summing(rows.gate_backward_kernel, types, constants, max(width, z_width))
+        return self.summing(rows.gate_backward_kernel, types, constants, max(width, z_width))
 
     def gelu(
         self, channels: int, stride: int, width: int, bias: bool, ones: bool, kind: Dtype, parameter: Dtype
     ) -> PreparedKernel:
         """u, bias, g."""
         constants = {"C": channels, "US": stride, "CP": width, "BIAS": bias, "ONES": ones}
-        return self._each(rows.gelu_kernel, (kind, parameter, kind), constants, width)
+        return self.each(rows.gelu_kernel, (kind, parameter, kind), constants, width)
 
     def gelu_backward(
         self, channels: int, stride: int, width: int, bias: bool, kind: Dtype, parameter: Dtype
@@ -121,7 +121,7 @@ class Rows:
         """d_g, u, bias, d_u, parts."""
         constants = {"C": channels, "US": stride, "CP": width, "BIAS": bias}
         types = (kind, kind, parameter, kind, _FP32)
-        return self._summing(rows.gelu_backward_kernel, types, constants, max(width, stride))
+        return self.summing(rows.gelu_backward_kernel, types, constants, max(width, stride))
 
     def add_skip(
         self, channels: int, width: int, scale: str, bias: bool, kind: Dtype, scale_type: Dtype, parameter: Dtype,
@@ -130,7 +130,7 @@ class Rows:
         """branch, scale, bias, x, skip, out."""
         constants = {"C": channels, "CP": width, "SCALE": scale, "BIAS": bias}
         types = (kind, scale_type, parameter, x, parameter, out)
-        return self._each(rows.add_skip_kernel, types, constants, width, (self.pixels,))
+        return self.each(rows.add_skip_kernel, types, constants, width, (self.pixels,))
 
     def to_branch(
         self, channels: int, width: int, scale: str, d_out: Dtype, scale_type: Dtype, kind: Dtype
@@ -138,11 +138,13 @@ class Rows:
         """d_out, scale, shift, d_branch."""
         constants = {"C": channels, "CP": width, "SCALE": scale}
         types = (d_out, scale_type, _FP32, kind)
-        return self._each(rows.to_branch_kernel, types, constants, width, (self.pixels,))
+        return self.each(rows.to_branch_kernel, types, constants, width, (self.pixels,))
 
-    def sum_parts(self, channels: int, width: int, count: int, parameter: Dtype) -> PreparedKernel:
-        """parts, then `count` sums of three; the others may be any address."""
-        options = {"C": channels, "ROWS": count, "BP": 128, "BC": 32, "num_warps": 8, "num_stages": 1}
+    def sum_parts(
+        self, channels: int, width: int, count: int, parameter: Dtype, stride: int | None = None
+    ) -> PreparedKernel:
+        """parts, then `count` sums of three, of parts that have `stride`; the others may be any address."""
+        options = {"C": channels, "ROWS": stride or count, "BP": 128, "BC": 32, "num_warps": 8, "num_stages": 1}
         grid = (triton.cdiv(channels, 32), count)
         types = (_FP32, parameter, parameter, parameter)
         return PreparedKernel(rows.sum_parts_kernel, grid, types, (self.parts(width),), self.device, options)

@@ -16,12 +16,12 @@ NORMAL = tl.constexpr(0.3989422804014327)
 
 
 @triton.jit
-def _sigmoid(v):
+def sigmoid(v):
     return 1.0 / (1.0 + tl.exp2(v * -LOG2_E))
 
 
 @triton.jit
-def _normalised(x, live, C: tl.constexpr, EPS: tl.constexpr):
+def normalised(x, live, C: tl.constexpr, EPS: tl.constexpr):
     """(x of mean 0 and variance 1 in each row, 1 / standard deviation (BR, 1)); zero where not live."""
     centred = tl.where(live, x - tl.sum(x, 1, keep_dims=True) / C, 0.0)
     scale = 1.0 / tl.sqrt(tl.sum(centred * centred, 1, keep_dims=True) / C + EPS)
@@ -29,7 +29,7 @@ def _normalised(x, live, C: tl.constexpr, EPS: tl.constexpr):
 
 
 @triton.jit
-def _through_norm(d_hat, hat, scale, C: tl.constexpr):
+def through_norm(d_hat, hat, scale, C: tl.constexpr):
     """The gradient of what was normalised to `hat`, from that of `hat`."""
     mean = tl.sum(d_hat, 1, keep_dims=True) / C
     return (d_hat - mean - hat * (tl.sum(d_hat * hat, 1, keep_dims=True) / C)) * scale
@@ -47,7 +47,7 @@ def norm_kernel(
     x = tl.load(x_ptr + r * C + c, mask=(r < rows) & live, other=0.0).to(tl.float32)
     weight = tl.load(weight_ptr + c, mask=live, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + c, mask=live, other=0.0).to(tl.float32)
-    hat, _ = _normalised(x, live, C, EPS)
+    hat, _ = normalised(x, live, C, EPS)
     y = hat * weight + bias
     if ONES:
         y = tl.where(c == C, 1.0, y)
@@ -79,10 +79,10 @@ def norm_backward_kernel(
         mask = (r < rows) & live
         x = tl.load(x_ptr + r * C + c, mask=mask, other=0.0).to(tl.float32)
         d_y = tl.load(d_y_ptr + r * CP + c, mask=mask, other=0.0).to(tl.float32)
-        hat, scale = _normalised(x, live, C, EPS)
+        hat, scale = normalised(x, live, C, EPS)
         d_weight += d_y * hat
         d_bias += d_y
-        d_x = _through_norm(d_y * weight, hat, scale, C)
+        d_x = through_norm(d_y * weight, hat, scale, C)
         if SKIP:
             d_out = tl.load(d_out_ptr + r * C + c, mask=mask, other=0.0).to(tl.float32)
             d_skip += d_out * x
@@ -114,8 +114,8 @@ def gate_kernel(
     z = tl.load(z_ptr + r * ZS + c, mask=mask, other=0.0).to(tl.float32)
     weight = tl.load(weight_ptr + c, mask=live, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + c, mask=live, other=0.0).to(tl.float32)
-    hat, _ = _normalised(y.to(tl.float32), live, C, EPS)
-    gated = (hat * weight + bias) * z * _sigmoid(z)
+    hat, _ = normalised(y.to(tl.float32), live, C, EPS)
+    gated = (hat * weight + bias) * z * sigmoid(z)
     tl.store(gated_ptr + r * CP + c, gated.to(gated_ptr.dtype.element_ty), mask=(r < rows) & (c < CP))
 
 
@@ -139,14 +139,14 @@ def gate_backward_kernel(
         y = tl.load(y_ptr + r * C + c, mask=mask, other=0.0).to(tl.float32)
         z = tl.load(z_ptr + r * ZS + c, mask=mask, other=0.0).to(tl.float32)
         d_gated = tl.load(d_gated_ptr + r * CP + c, mask=mask, other=0.0).to(tl.float32)
-        hat, scale = _normalised(y, live, C, EPS)
-        s = _sigmoid(z)
+        hat, scale = normalised(y, live, C, EPS)
+        s = sigmoid(z)
         d_z = d_gated * (hat * weight + bias) * s * (1.0 + z * (1.0 - s))
         tl.store(d_z_ptr + r * ZS + c, d_z.to(d_z_ptr.dtype.element_ty), mask=(r < rows) & (c < ZW))
         d_norm = d_gated * z * s
         d_weight += d_norm * hat
         d_bias += d_norm
-        d_y = _through_norm(d_norm * weight, hat, scale, C)
+        d_y = through_norm(d_norm * weight, hat, scale, C)
         tl.store(d_y_ptr + r * C + c, d_y.to(d_y_ptr.dtype.element_ty), mask=mask)
     parts_ptr += tl.program_id(0) * (2 * C) + c
     tl.store(parts_ptr, tl.sum(d_weight, 0, keep_dims=True), mask=live)

@@ -36,10 +36,10 @@ def _run_backward(
 ) -> tuple[Tensor, Tensor]:
     sizes = sizes_of(qkv, bias_table, window_size, shift)
     dy = dy.to(qkv.dtype).contiguous()
-    wanted = bias_table.contiguous() if table else None
+    d_table = bias_table.new_empty(bias_table.shape if table else 0)
     bias = spread_bias(sizes, bias_table, qkv.dtype)
-    d_qkv, d_table = attention_gradients(sizes, dy, qkv.contiguous(), bias, y, norms, wanted)
-    return d_qkv, bias_table.new_empty(0) if d_table is None else d_table
+    wanted = d_table if table else None
+    return attention_gradients(sizes, dy, qkv.contiguous(), bias, y, norms, wanted), d_table
 
 
 class _WindowAttention(torch.autograd.Function):

@@ -1,11 +1,12 @@
 """Kernels of window attention, which read windows where they lie in the image, shifted or not.
 
 Shapes: B images, H x W pixels, w window size, L = w w pixels of a window, h heads of d channels, C = h d; n windows of
-all images; BL, BD: L and d padded to powers of two.
+all images; BL, BD: L and d padded to powers of two. Heads may come padded already: `scale` is that of the channels that
+count.
 
     qkv, d_qkv  (B, H, W, 3C)  queries, keys and values, each with one head after the other
     y, dy       (B, H, W, C)
-    bias        (h, L, L)      of every query and key, times log2(e); fp16 for half-precision inputs, else fp32
+    bias        (h, L, L)      of every query and key, times sqrt(d); fp16 for half-precision inputs, else fp32
     norms       (n, h, L)      fp32 log2 of the sum of exp2 of a query's scores
     deltas      (n, h, L)      fp32 sum of dy * y over a query's channels
     sums        (G, h, L, L)   fp32 gradients of the scores, summed over a share of the windows
@@ -19,16 +20,17 @@ import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-SIZES = ["H", "W", "C", "shift"]
+# C is looked at: where it is a multiple of 16, heads can be loaded several channels at a time.
+SIZES = ["H", "W", "shift"]
 
 
 @triton.jit
-def spread_bias_kernel(table_ptr, bias_ptr, w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr):
-    """bias_table ((2w - 1)^2, h) -> bias; a program has one query of one head."""
+def spread_bias_kernel(table_ptr, bias_ptr, factor, w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr):
+    """bias_table ((2w - 1)^2, h), times factor -> bias; a program has one query of one head."""
     head, heads, p = tl.program_id(0), tl.num_programs(0), tl.program_id(1)
     k = tl.arange(0, BL)
     place = (p // w - k // w + w - 1) * (2 * w - 1) + p % w - k % w + w - 1
-    value = tl.load(table_ptr + place * heads + head, mask=k < L, other=0.0).to(tl.float32) * LOG2_E
+    value = tl.load(table_ptr + place * heads + head, mask=k < L, other=0.0).to(tl.float32) * factor
     target = bias_ptr + (head * L + p) * L + k
     tl.store(target, value.to(bias_ptr.dtype.element_ty), mask=k < L)
 
@@ -71,13 +73,16 @@ def scores(
     q, k, bias_ptr, q_p, k_p, q_region, k_region, scale, L: tl.constexpr, BL: tl.constexpr, SHIFTED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """(queries q_p, keys k_p), in units of log2(e): -inf for keys that a query must not see."""
-    s = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+    """(queries q_p, keys k_p), in units of log2(e): -inf for keys that a query must not see.
+
+    The product starts from the biases, which leaves everything behind them in the layout of products.
+    """
     place = bias_ptr + q_p[:, None] * L + k_p[None, :]
     if L == BL:
-        s += tl.load(place).to(tl.float32)
+        bias = tl.load(place)
     else:
-        s += tl.load(place, mask=(q_p < L)[:, None] & (k_p < L)[None, :], other=float("-inf")).to(tl.float32)
+        bias = tl.load(place, mask=(q_p < L)[:, None] & (k_p < L)[None, :], other=float("-inf"))
+    s = tl.dot(q, tl.trans(k), bias.to(tl.float32), input_precision=PRECISION) * scale
     if SHIFTED:
         s = tl.where(q_region[:, None] == k_region[None, :], s, float("-inf"))
     return s

@@ -58,6 +58,8 @@ class Windows:
     channels: int
     window_size: int
     shift: int
+    scaled_by: int
+    """Channels whose number the scores are scaled by: those of a head that are not padding."""
 
     @property
     def count(self) -> int:
@@ -70,7 +72,7 @@ class Windows:
     @property
     def scale(self) -> float:
         """Scores are kept in units of log2(e)."""
-        return self.channels**-0.5 * LOG2_E
+        return self.scaled_by**-0.5 * LOG2_E
 
     def places(self) -> tuple[int, int, int, int, float]:
         """Arguments that tell a kernel where things lie."""
@@ -93,18 +95,20 @@ class Windows:
 def sizes_of(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> Windows:
     batch, height, width, channels = qkv.shape
     heads = bias_table.shape[1]
-    return Windows(batch, height, width, heads, channels // (3 * heads), window_size, shift)
+    head = channels // (3 * heads)
+    return Windows(batch, height, width, heads, head, window_size, shift, head)
 
 
 def spread_bias(sizes: Windows, bias_table: Tensor, dtype: torch.dtype) -> Tensor:
-    """(h, L, L): the bias of every query and key, in the units of the scores, for inputs of type `dtype`."""
+    """(h, L, L): every query's and key's bias, in units of products not scaled yet, for inputs of type `dtype`."""
     kept = torch.float32 if dtype == torch.float32 else torch.float16
     bias = torch.empty(sizes.heads, sizes.pixels, sizes.pixels, dtype=kept, device=bias_table.device)
     table = bias_table.contiguous()
     with torch.cuda.device_of(table):
         kernels.spread_bias_kernel[(sizes.heads, sizes.pixels)](
-            table, bias, w=sizes.window_size, L=sizes.pixels, BL=triton.next_power_of_2(sizes.pixels), num_warps=4
-        )
+            table, bias, sizes.scaled_by**0.5, w=sizes.window_size, L=sizes.pixels,
+            BL=triton.next_power_of_2(sizes.pixels), num_warps=4,
+        )  # fmt: skip
     return bias
 
 
@@ -122,9 +126,9 @@ def attend(sizes: Windows, qkv: Tensor, bias: Tensor, keep: bool) -> tuple[Tenso
 
 
 def attention_gradients(
-    sizes: Windows, dy: Tensor, qkv: Tensor, bias: Tensor, y: Tensor, norms: Tensor, table: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """(d_qkv like qkv, the gradient of the table, like it, or None if no table is given)."""
+    sizes: Windows, dy: Tensor, qkv: Tensor, bias: Tensor, y: Tensor, norms: Tensor, d_table: Tensor | None
+) -> Tensor:
+    """d_qkv, like qkv; the gradient of the table goes into d_table, if it is given."""
     d_qkv = torch.empty_like(qkv)
     deltas = torch.empty_like(norms)
     options = sizes.options(qkv)
@@ -134,8 +138,8 @@ def attention_gradients(
         kernels.gradients_kernel[grid](
             qkv, bias, y, dy, norms, deltas, d_qkv, *sizes.places(), BK=block, num_warps=_WARPS, **options
         )
-        if table is None:
-            return d_qkv, None
+        if d_table is None:
+            return d_qkv
         blocks = triton.cdiv(sizes.pixels, block)
         share = triton.cdiv(sizes.count, max(1, _SHARES // (sizes.heads * blocks)))
         shares = triton.cdiv(sizes.count, share)
@@ -154,9 +158,8 @@ def attention_gradients(
             num_warps=_WARPS,
             **options,
         )
-        d_table = torch.empty_like(table)
         kernels.table_gradient_kernel[(sizes.heads, 2 * sizes.window_size - 1)](
             sums, d_table, shares, w=sizes.window_size, L=sizes.pixels,
             BW=triton.next_power_of_2(sizes.window_size), num_warps=4,
         )  # fmt: skip
-    return d_qkv, d_table
+    return d_qkv

@@ -35,14 +35,20 @@ def test_compiles(kernel: str, capability: int, kind: str, channels: int) -> Non
 
 
 WIDE = {
-    "convolution": (wide_kernels.convolve_kernel, {"k": 5, "V": 4, "PX": 16, "BC": 64, "BIAS": True}),
-    "weight gradients": (wide_kernels.weight_gradients_kernel, {"k": 5, "V": 4, "ROW": 26, "PX": 8, "BC": 64}),
+    "convolution": (wide_kernels.convolve_kernel, {"k": 5, "PX": 64, "BC": 32, "BIAS": True, "REVERSE": False}),
+    "gradient": (wide_kernels.convolve_kernel, {"k": 5, "PX": 64, "BC": 32, "BIAS": False, "REVERSE": True}),
+    "weight gradients": (wide_kernels.weight_gradients_kernel, {"k": 5, "PX": 32, "BC": 32}),
 }
 
 
 @pytest.mark.parametrize("kernel", WIDE)
-@pytest.mark.parametrize(("capability", "kind"), [(70, "fp16"), (80, "bf16"), (90, "bf16"), (90, "fp32")])
-def test_wide_kernels_compile(kernel: str, capability: int, kind: str) -> None:
+@pytest.mark.parametrize(("capability", "kind", "vector"), [(70, "fp16", 8), (80, "bf16", 1), (90, "bf16", 4)])
+def test_wide_kernels_compile(kernel: str, capability: int, kind: str, vector: int) -> None:
     function, constants = WIDE[kernel]
     types = dict.fromkeys(("x_ptr", "dy_ptr", "y_ptr"), f"*{kind}")
-    assert compiled(function, constants, types, capability, 4)["cubin"]
+    assert compiled(function, constants | {"V": vector}, types, capability, 4)["cubin"]
+
+
+def test_wide_sums_compile() -> None:
+    constants = {"KK": 25, "BP": 64, "BC": 32}
+    assert compiled(wide_kernels.sum_parts_kernel, constants, {}, 90, 4)["cubin"]

@@ -10,7 +10,7 @@ from unittest import mock
 
 import torch
 
-from mambair.ops.depthwise import triton_launch, wide_cuda
+from mambair.ops.depthwise import triton_launch, wide_launch
 from tests.ops.cases import leaves, relative_error
 from tests.ops.depthwise.cases import as_slice, expected, found, random_convolution, spread
 
@@ -49,5 +49,5 @@ def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
 # Several strips of few rows, the last one shorter, which the sizes that the interpreter gets through would not have.
 triton_launch.CONVOLVE = dataclasses.replace(triton_launch.CONVOLVE, min_rows=3)
 triton_launch.GRADIENTS = dataclasses.replace(triton_launch.GRADIENTS, min_rows=4)
-wide_cuda._VALUES = wide_cuda._SUMMED = 128
+wide_launch._VALUES = wide_launch._SUMMED = 128
 print(json.dumps(dict(all_cases())))
