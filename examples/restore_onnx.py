@@ -31,7 +31,9 @@ def restore(session: onnxruntime.InferenceSession, image: np.ndarray, scale: int
 
 
 def main(model: str, source: str, target: str) -> None:
-    session = onnxruntime.InferenceSession(model, providers=onnxruntime.get_available_providers())
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.dynamic_block_base", "1")  # threads share operators in smaller parts
+    session = onnxruntime.InferenceSession(model, options, providers=onnxruntime.get_available_providers())
     metadata = session.get_modelmeta().custom_metadata_map
     mode = "RGB" if metadata["mambair.channels"] == "3" else "L"
     pixels = np.asarray(Image.open(source).convert(mode), np.float32).reshape(*Image.open(source).size[::-1], -1) / 255

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from mambair.ops.two_level import UNROLLED
+
 DOMAIN = "mambair"
 SS2D = "Ss2dScan"
 SELECTIVE = {True: "SelectiveScanSoftplus", False: "SelectiveScan"}
@@ -42,9 +44,10 @@ def ss2d_node(
 
     weights: (K, E, R + 2N), dt_weights: (K, R, E), bias: (K, 1, E), A: (K, N, E).
     """
+    visited = _by_steps(visited)
     inputs = (visited, pixels, weights, dt_weights, bias, A[:, None])
-    shapes = ((*visited.shape, A.shape[2]), (*visited.shape[1:3], *A.shape[1:]))
-    return _node(SS2D, inputs, shapes, pixels.dtype, parts=[dt_weights.shape[1], states, states])[0]
+    shapes = ((*visited.shape, A.shape[2]), (*visited.shape[2:4], *A.shape[1:]))
+    return _node(SS2D, inputs, shapes, pixels.dtype, parts=[dt_weights.shape[1], states, states])[0].flatten(0, 1)
 
 
 def selective_node(
@@ -55,10 +58,16 @@ def selective_node(
     sequences: u and delta (T, B, K, M, E), B and C (T, B, K, M, N). bias: (K, 1, E), A: (K, N, E).
     """
     bias = A.new_zeros(()) if bias is None else bias
+    sequences = tuple(_by_steps(each) for each in sequences)
     u = sequences[0]
-    shapes = (tuple(u.shape), (*u.shape[1:3], *A.shape[1:]))
+    shapes = (tuple(u.shape), (*u.shape[2:4], *A.shape[1:]))
     y, last = _node(SELECTIVE[softplus], (*sequences, bias, A[:, None]), shapes, u.dtype)
-    return y, last
+    return y.flatten(0, 1), last
+
+
+def _by_steps(sequence: Tensor) -> Tensor:
+    """(T, ...) -> (steps, UNROLLED, ...)."""
+    return sequence.unflatten(0, (-1, UNROLLED))
 
 
 def _node(

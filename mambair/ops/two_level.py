@@ -19,10 +19,19 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-EXPORTED_CHUNKS = 32
-"""M in exported files, whatever the size: the states of one step then stay in a processor's cache. In ONNX Runtime two
-light blocks took 2.6 times numba's time with 16 chunks and 2.9 times with 64 (128 x 128 pixels, one busy core). On
-a GPU every step costs a start of kernels, and there are L / M of them."""
+EXPORTED_STATES = 200_000
+"""About how many numbers the states of one step have in exported files, whatever the image's size: that many stay in
+a processor's cache, and suffice for two threads to share. In ONNX Runtime on two threads a light network's scan took
+14 ms with 64 chunks (184,320 numbers), 16 with 32 or 128; a classic network's 20 ms with 16, 24 with 32, 30 with 64."""
+
+EXPORTED_CHUNKS = (16, 64)
+"""The fewest and the most chunks in exported files. On a GPU every step costs a start of kernels, and there are L / M
+steps; but a sequence is filled up to M times UNROLLED positions."""
+
+UNROLLED = 4
+"""Positions that a step of an ONNX loop takes. The operators that make delta, B and C run once for all of them: in ONNX
+Runtime on two threads a light network's scan took 14.5 ms with four and 15.4 with one; 24 and 30 ms in hours when data
+passed more slowly between the machine's two cores."""
 
 FORGOTTEN = -60.0
 """The exponent below which nothing more is forgotten of the state that a chunk began with, of which then 1e-26 lives
@@ -36,9 +45,15 @@ Prepare = Callable[[Tensors], Tensors]
 """What becomes of inputs (..., M, X) before the scan: a function of each position alone."""
 
 
-def chunk_count(length: int) -> int:
-    """M, the number of chunks that a sequence of `length` positions is cut into."""
-    return EXPORTED_CHUNKS if torch.compiler.is_exporting() else math.isqrt(length)
+def cut(length: int, states: int) -> tuple[int, int]:
+    """(M, T) for `length` positions whose state has `states` numbers, M T >= length."""
+    if not torch.compiler.is_exporting():
+        chunks = math.isqrt(length)
+        return chunks, (length + chunks - 1) // chunks
+    fewest, most = EXPORTED_CHUNKS
+    fitting = min(max(EXPORTED_STATES // states, fewest), most)
+    chunks = 1 << fitting.bit_length() - 1  # a power of two
+    return chunks, (length + chunks * UNROLLED - 1) // (chunks * UNROLLED) * UNROLLED
 
 
 def two_level_scan(prepare: Prepare, inputs: Tensors, A: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mambair.ops import selective_scan, ss2d_scan, two_level
-from mambair.ops.two_level import chunk_count, run_steps, softplus
+from mambair.ops.two_level import cut, run_steps, softplus
 from tests.ops.cases import (
     SCAN_CASES,
     SCAN_INPUTS,
@@ -82,8 +82,8 @@ def test_ss2d_equals_the_reference_with_every_gradient(sizes: dict, dtype: torch
 def test_the_number_of_chunks_changes_nothing(chunks: int) -> None:
     inputs = random_scan(torch.Generator().manual_seed(0), length=37)
     expected = selective_scan(**inputs, delta_softplus=True, return_last_state=True, backend="reference")
-    cut = f"{selective_scan.__module__.rpartition('.')[0]}.portable.chunk_count"
-    with mock.patch(cut, lambda length: chunks):
+    cutting = f"{selective_scan.__module__.rpartition('.')[0]}.portable.cut"
+    with mock.patch(cutting, lambda length, states: (chunks, -(-length // chunks))):
         found = selective_scan(**inputs, delta_softplus=True, return_last_state=True, backend="portable")
     assert all(relative_error(one, other) < 1e-12 for one, other in zip(found, expected, strict=True))
 
@@ -105,8 +105,19 @@ def test_half_precision_is_computed_in_float32() -> None:
     assert torch.equal(found, expected.half())
 
 
+def test_exported_chunks_depend_on_the_states_alone() -> None:
+    """So that a step's states fit a cache; sequences are filled up to whole steps of ONNX's loops."""
+    with mock.patch("torch.compiler.is_exporting", lambda: True):
+        for states, chunks in ((1, 64), (2880, 64), (6144, 32), (23040, 16), (10**9, 16)):
+            for length in (1, 255, 256, 257, 65536):
+                found, steps = two_level.cut(length, states)
+                assert found == chunks and steps % two_level.UNROLLED == 0
+                assert 0 <= chunks * steps - length < chunks * two_level.UNROLLED
+
+
 def test_steps_grow_with_the_root_of_the_length() -> None:
-    assert [chunk_count(length) for length in (1, 2, 99, 4096, 65536)] == [1, 1, 9, 64, 256]
+    lengths = (1, 2, 99, 4096, 65536)
+    assert [cut(length, 1) for length in lengths] == [(1, 1), (1, 2), (9, 11), (64, 64), (256, 256)]
     steps = []
 
     def counted(step: two_level.Step, state: two_level.Tensors, inputs: two_level.Tensors, *prepare: two_level.Prepare):

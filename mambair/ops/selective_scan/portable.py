@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mambair.ops.backends import compute_dtype, without_autocast
 from mambair.ops.symbolic import scans_are_symbolic, selective_node
-from mambair.ops.two_level import chunk_count, softplus, two_level_scan
+from mambair.ops.two_level import cut, softplus, two_level_scan
 
 
 def unavailable_reason(device: torch.device) -> None:
@@ -44,7 +44,7 @@ def selective_scan_portable(
                 delta = softplus(delta)
             return delta, delta * u, B, C
 
-        sequences = tuple(_to_chunks(each, groups) for each in (u_, delta, B.flatten(1, 2), C.flatten(1, 2)))
+        sequences = tuple(_to_chunks(each, groups, A.numel()) for each in (u_, delta, B.flatten(1, 2), C.flatten(1, 2)))
         decays = A.view(groups, channels // groups, states).transpose(1, 2)  # (G, N, E)
         if scans_are_symbolic():
             y, state = selective_node(sequences, bias, decays, delta_softplus)
@@ -59,10 +59,12 @@ def selective_scan_portable(
     return (y, state.transpose(2, 3).reshape(batch, channels, states)) if return_last_state else y
 
 
-def _to_chunks(sequence: Tensor, groups: int) -> Tensor:
-    """(B, G X, L) -> (T, B, G, M, X). Zeros come before the first position, whose state they leave empty."""
+def _to_chunks(sequence: Tensor, groups: int, states: int) -> Tensor:
+    """(B, G X, L) -> (T, B, G, M, X), for a scan whose state has `states` numbers.
+
+    Zeros come before the first position, whose state they leave empty.
+    """
     batch, channels, length = sequence.shape
-    chunks = chunk_count(length)
-    steps = (length + chunks - 1) // chunks
+    chunks, steps = cut(length, states)
     padded = F.pad(sequence, (chunks * steps - length, 0))
     return padded.reshape(batch, groups, channels // groups, chunks, steps).permute(4, 0, 1, 3, 2)

@@ -11,7 +11,7 @@ from torch import Tensor
 from mambair.ops.backends import compute_dtype, without_autocast
 from mambair.ops.ss2d.reference import direction_orders
 from mambair.ops.symbolic import scans_are_symbolic, ss2d_node
-from mambair.ops.two_level import chunk_count, softplus, two_level_scan
+from mambair.ops.two_level import cut, softplus, two_level_scan
 
 
 def unavailable_reason(device: torch.device) -> None:
@@ -37,7 +37,7 @@ def ss2d_scan_portable(
     A = -torch.exp(A_logs).view(directions, channels, states).transpose(1, 2)  # (K, N, D)
     with without_autocast(x.device.type):
         pixels = x.to(dtype).reshape(batch * height * width, channels)
-        visited, positions = _places(batch, height, width, directions, x.device)
+        visited, positions = _places(batch, height, width, A)
         weights, dt_weights = x_proj_weight.transpose(1, 2), dt_projs_weight.transpose(1, 2)
 
         def prepare(position: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -59,15 +59,15 @@ def _rows(source: Tensor, numbers: Tensor) -> Tensor:
     return source.index_select(0, numbers.flatten()).view(*numbers.shape, -1)
 
 
-def _places(batch: int, height: int, width: int, directions: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Which pixels the scan visits, and where each pixel's outputs are in the scan's.
+def _places(batch: int, height: int, width: int, A: Tensor) -> tuple[Tensor, Tensor]:
+    """Which pixels the scan by A (K, N, D) visits, and where each pixel's outputs are in the scan's.
 
     Returns (T, B, K, M) numbers of rows of (B L, ...), and (B L, K) numbers of rows of (T B K M, ...). Behind the
     last position, where L is no multiple of M, the first pixel is visited again: nothing that counts comes after it.
     """
+    directions, device = A.shape[0], A.device
     length = height * width
-    chunks = chunk_count(length)
-    steps = (length + chunks - 1) // chunks
+    chunks, steps = cut(length, A.numel())
     direction = torch.arange(directions, device=device)
     image = torch.arange(batch, device=device)
     orders = direction_orders(height, width, directions, device)  # (K, L)
