@@ -18,6 +18,7 @@ from mambair.archs.layers import reflect_pad
 from mambair.commands.export.command import METADATA_FILE, main
 from mambair.commands.restore.command import main as restore
 from mambair.errors import UserError
+from mambair.inference.onnx_network import find_providers, open_session
 from mambair.inference.restorer import Restorer
 from tests.commands.export.conftest import SMALL_UNET, SMALL_V2, SMALL_V2_LIGHT, save_small
 
@@ -189,3 +190,9 @@ def test_other_networks_for_one_size(options: dict[str, object], photo: np.ndarr
     expected = load_model(weights).restore(photo[:18, :21])
     found = load_model(tmp_path / "small.onnx").restore(photo[:18, :21])
     assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_threads_share_operators_in_smaller_parts(any_size: Path) -> None:
+    options = open_session(any_size, find_providers("cpu")).get_session_options()
+    assert options.get_session_config_entry("session.dynamic_block_base") == "1"
+    assert options.intra_op_num_threads == torch.get_num_threads()
