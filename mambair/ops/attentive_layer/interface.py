@@ -74,7 +74,8 @@ def state_space_part(
     if noise is not None and (noise.dtype != torch.float32 or not noise.is_contiguous()):
         return None
     from mambair.ops.attentive_layer.function import PartFunction
-    from mambair.ops.attentive_layer.state_space import StateSpace, state_space_plan
+    from mambair.ops.attentive_layer.state_space import state_space_plan
+    from mambair.ops.attentive_layer.state_space_key import StateSpace
 
     batch, height, width, channels = x.shape
     _, inner, rank = parameters[13].shape  # of dt_projs

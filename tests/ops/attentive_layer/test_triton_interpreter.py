@@ -13,10 +13,12 @@ LIMITS = {
     "light mix, half precision": HALF,
     "mix": EXACT,
     "mix, half precision": HALF,
+    "mix, step by step": EXACT,
     "attention": EXACT,
     "attention, no bias": EXACT,
     "attention, half precision": HALF,
     "scan": EXACT,
+    "scan, step by step": EXACT,
     "scan, drawn tokens": EXACT,
     "scan, half precision": HALF,
 }
