@@ -93,8 +93,9 @@ def test_both_halves_run_as_one_operator_each(options: dict) -> None:
 
 
 @pytest.mark.parametrize("options", CASES[:2])
-def test_steps_find_the_same(options: dict) -> None:
+def test_steps_find_the_same(options: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hook on a module has the block computed step by step."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # its products differ by 5e-4 from way to way
     block = random_block(**options).float()
     x, keep, weights = (tensor.float() for tensor in random_inputs(options["channels"], options["shape"]))
     found = outcome(block, x, keep, weights)
