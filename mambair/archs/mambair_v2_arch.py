@@ -56,6 +56,7 @@ class MambaIRv2(Trunk):
 
     upsamplers = ("", "pixelshuffle", "pixelshuffledirect", "nearest+conv")
     block_types = (AttentiveLayer,)
+    compiling_pays = False  # each part of a layer is one operator
     replays_graphs = replays_steps = True
     feed_forward: type[ConvFFN] | type[GatedConvFFN] = ConvFFN
 

@@ -10,6 +10,7 @@ from mambair.engine.train.run import COMPILE_PAYS_FROM, TrainingRun
 from mambair.options import parse_train_options
 from mambair.runtime.distributed import ProcessGroup
 from tests.engine import tiny_run
+from tests.engine.train.test_version_2 import V2
 
 
 def build(root: Path, **changes: object) -> TrainingRun:
@@ -33,12 +34,13 @@ def test_a_graph_that_cannot_be_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert "train.cuda_graph: CUDA graphs need a CUDA GPU; set it to auto or false" in error
 
 
+@pytest.mark.parametrize("network", [{}, {"network_g": V2, "model_type": "MambaIRv2LightModel"}], ids=["1", "2"])
 @pytest.mark.parametrize(("graphs", "compiled"), [(True, False), (False, True)])
 def test_auto_compiles_what_gains_from_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graphs: bool, compiled: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: dict, graphs: bool, compiled: bool
 ) -> None:
-    """MambaIR's blocks are faster as they are where graphs start them."""
-    run = build(tmp_path, train__total_iter=2 * COMPILE_PAYS_FROM)
+    """The blocks of both versions are faster as they are where graphs start them."""
+    run = build(tmp_path, train__total_iter=2 * COMPILE_PAYS_FROM, **network)
     monkeypatch.setattr(run.model, "device", torch.device("cuda"))
     monkeypatch.setattr(run, "_use_graphs", lambda: graphs)
     assert run._use_compile() is compiled
