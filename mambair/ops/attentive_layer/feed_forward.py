@@ -66,14 +66,15 @@ class FeedForwardPlan:
         out = torch.empty(p.x.shape, dtype=key.out, device=key.device)
         x = p.x.data_ptr()
         self.add(branch.data_ptr(), x, x, p.other.data_ptr(), p.scale.data_ptr(), out.data_ptr())
-        return out, (first, second, taps, normed, u, y, *inside)
+        return out, (first, second, taps, normed, u, *inside)
 
     def backward(self, d_out: Tensor, tensors: Tensors, kept: tuple[Tensor, ...]) -> Tensors:
         key, p = self.key, FeedForwardTensors(*cast(tuple[Tensor, ...], tensors))
         if not self._backward_compiled:
             compile_together(self._backward_kernels, key.device)
             self._backward_compiled = True
-        first, second, taps, normed, u, y, *inside = kept
+        first, second, taps, normed, u, *state = kept
+        y, *inside = self.inside.restored(u, tuple(state))
         if self._gradients is None:
             shapes = [t.shape for t in p[2:] if t is not None]
             self._gradients = Together(shapes, key.parameter, key.device)

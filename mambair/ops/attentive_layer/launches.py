@@ -53,6 +53,11 @@ class LayerRows(Rows):
         constants = {"F": hidden, "GS": stride, "CP": width}
         return self.each(kernels.local_sum_kernel, (kind,) * 3, constants, width)
 
+    def local_again(self, hidden: int, stride: int, width: int, kind: Dtype) -> PreparedKernel:
+        """u, local, g, y."""
+        constants = {"F": hidden, "US": stride, "CP": width}
+        return self.each(kernels.local_again_kernel, (kind,) * 4, constants, max(stride, width))
+
     def local_sum_backward(
         self, hidden: int, stride: int, to_stride: int, width: int, more: bool, kind: Dtype
     ) -> PreparedKernel:

@@ -41,14 +41,18 @@ class Gated:
         self.backward_kernels = (self.product_backward, self.norm_backward, self.sum, *self.conv.backward_kernels)
 
     def forward(self, u: Tensor, p: FeedForwardTensors, taps: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """(the result; what the backward pass needs besides)."""
+        """(the result; what `restored` needs besides u)."""
         assert p.gate_weight is not None and p.gate_bias is not None
         rows, half = len(u), taps.shape[1]
         h, local, y = u.new_empty(rows, half), u.new_empty(rows, half), u.new_empty(rows, self.width)
         self.norm(u.data_ptr(), p.gate_weight.data_ptr(), p.gate_bias.data_ptr(), h.data_ptr())
         self.conv.convolve(h.data_ptr(), taps.data_ptr(), p.conv_bias.data_ptr(), local.data_ptr())
         self.product(u.data_ptr(), local.data_ptr(), y.data_ptr())
-        return y, (h, local)
+        return y, (y, h, local)
+
+    def restored(self, _: Tensor, kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """(the result; what `backward` needs besides)."""
+        return kept
 
     def backward(
         self, d_y: Tensor, u: Tensor, p: FeedForwardTensors, d: FeedForwardTensors, taps: Tensor,
@@ -78,20 +82,28 @@ class Local:
         self.conv = _convolution(key, stride)
         self.gelu = rows.gelu(hidden, stride, stride, False, False, kind, key.parameter)
         self.sum = rows.local_sum(hidden, stride, width, kind)
+        self.again = rows.local_again(hidden, stride, width, kind)
         self.sum_backward = rows.local_sum_backward(hidden, hidden, hidden, width, False, kind)
         self.gelu_backward = rows.local_sum_backward(hidden, stride, stride, width, True, kind)
         self.work = Layout(conv=((self.conv.work.size,), torch.uint8))
         self.forward_kernels = (self.gelu, self.sum, *self.conv.forward_kernels)
-        self.backward_kernels = (self.sum_backward, self.gelu_backward, *self.conv.backward_kernels)
+        self.backward_kernels = (self.again, self.sum_backward, self.gelu_backward, *self.conv.backward_kernels)
 
     def forward(self, u: Tensor, p: FeedForwardTensors, taps: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """(the result; what the backward pass needs besides)."""
+        """(the result; what `restored` needs besides u)."""
         rows = len(u)
         g, local, y = torch.empty_like(u), u.new_empty(rows, taps.shape[1]), u.new_empty(rows, self.width)
         self.gelu(u.data_ptr(), u.data_ptr(), g.data_ptr())
         self.conv.convolve(g.data_ptr(), taps.data_ptr(), p.conv_bias.data_ptr(), local.data_ptr())
         self.sum(g.data_ptr(), local.data_ptr(), y.data_ptr())
-        return y, (g, local)
+        return y, (local,)
+
+    def restored(self, u: Tensor, kept: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """(the result; what `backward` needs besides): computed again, in place of two wide tensors in every layer."""
+        (local,) = kept
+        g, y = torch.empty_like(u), u.new_empty(len(u), self.width)
+        self.again(u.data_ptr(), local.data_ptr(), g.data_ptr(), y.data_ptr())
+        return y, g, local
 
     def backward(
         self, d_y: Tensor, u: Tensor, p: FeedForwardTensors, d: FeedForwardTensors, taps: Tensor,

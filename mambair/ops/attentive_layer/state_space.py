@@ -122,19 +122,21 @@ class StateSpacePlan:
             self.conv.convolve(inner.data_ptr(), taps.data_ptr(), p.conv_bias.data_ptr(), local.data_ptr())
             self.gate(inner.data_ptr(), local.data_ptr(), order.data_ptr(), sequence.data_ptr())
             scanned, states, _ = scan_forward(self.shape, self._inputs(p, sequence, x_proj, tokens, prompts))
-            result = self._new(self.rows, self.out.height)
-            self.out_norm(
-                scanned.data_ptr(), order.data_ptr(), p.out_norm_weight.data_ptr(), p.out_norm_bias.data_ptr(),
-                result.data_ptr(),
-            )  # fmt: skip
-            branch = result @ out_weight
+            branch = self._normalised(p, scanned, order) @ out_weight
         out = torch.empty(p.x.shape, dtype=key.out, device=key.device)
         x = p.x.data_ptr()
         self.add(branch.data_ptr(), x, x, x, x, out.data_ptr())
         return out, Kept(
             route_first, route_second, into, out_weight, taps, prompts, x_proj, normed, before, hidden, logits, tokens,
-            order, inner, local, sequence, scanned, result, states,
+            order, inner, local, sequence, scanned, states,
         )  # fmt: skip
+
+    def _normalised(self, p: StateSpaceTensors, scanned: Tensor, order: Tensor) -> Tensor:
+        """The LayerNorm of what was scanned, back in the image's order, with ones behind."""
+        result = self._new(self.rows, self.out.height)
+        weight, bias = p.out_norm_weight.data_ptr(), p.out_norm_bias.data_ptr()
+        self.out_norm(scanned.data_ptr(), order.data_ptr(), weight, bias, result.data_ptr())
+        return result
 
     def _pack(
         self, p: StateSpaceTensors, route_first: Tensor, route_second: Tensor, into: Tensor, out: Tensor, taps: Tensor,
@@ -159,7 +161,8 @@ class StateSpacePlan:
         memory, (conv_work, out_parts, parts) = self.work.allocate(key.device)
         d_branch = self._new(self.rows, self.out.width)
         self.to_branch(d_out.data_ptr(), parts, parts, d_branch.data_ptr())
-        d_out_weight = k.result.t() @ d_branch
+        # Computed again, as it is wide.
+        d_out_weight = self._normalised(p, k.scanned, k.order).t() @ d_branch
         d_scanned = torch.empty_like(k.scanned)
         d_result = d_branch @ k.out.t()
         self.out_norm_backward(

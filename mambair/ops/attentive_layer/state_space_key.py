@@ -57,7 +57,6 @@ class Kept(NamedTuple):
     local: Tensor
     sequence: Tensor
     scanned: Tensor
-    result: Tensor
     states: Tensor
 
 

@@ -171,6 +171,22 @@ def local_sum_kernel(
 
 
 @triton.jit(do_not_specialize=["rows"])
+def local_again_kernel(
+    u_ptr, local_ptr, g_ptr, y_ptr, rows, F: tl.constexpr, US: tl.constexpr, CP: tl.constexpr, BR: tl.constexpr,
+    BC: tl.constexpr,
+):  # fmt: skip
+    """g = GELU(u), rows US apart with zeros behind, and y (rows, CP) as by `local_sum_kernel`, bit by bit."""
+    r = tl.program_id(0).to(tl.int64) * BR + tl.arange(0, BR)[:, None]
+    c = tl.arange(0, BC)[None, :]
+    mask = (r < rows) & (c < F)
+    g = gelu(tl.load(u_ptr + r * US + c, mask=mask, other=0.0).to(tl.float32)).to(g_ptr.dtype.element_ty)
+    tl.store(g_ptr + r * US + c, g, mask=(r < rows) & (c < US))
+    y = g.to(tl.float32) + gelu(tl.load(local_ptr + r * F + c, mask=mask, other=0.0).to(tl.float32))
+    y = tl.where(c == F, 1.0, y)
+    tl.store(y_ptr + r * CP + c, y.to(y_ptr.dtype.element_ty), mask=(r < rows) & (c < CP))
+
+
+@triton.jit(do_not_specialize=["rows"])
 def local_sum_backward_kernel(
     d_y_ptr, d_more_ptr, u_ptr, d_u_ptr, rows,
     F: tl.constexpr, US: tl.constexpr, DS: tl.constexpr, CP: tl.constexpr, MORE: tl.constexpr, BR: tl.constexpr,

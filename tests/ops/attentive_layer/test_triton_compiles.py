@@ -29,6 +29,7 @@ KERNELS = {
     "gate_product": (rows.gate_product_kernel, GATE | {"CP": 32}, {}),
     "gate_product_backward": (rows.gate_product_backward_kernel, GATE | {"CP": 32}, {}),
     "local_sum": (rows.local_sum_kernel, LOCAL | {"GS": 352}, {}),
+    "local_again": (rows.local_again_kernel, LOCAL | {"US": 352}, {}),
     "local_sum_backward": (rows.local_sum_backward_kernel, LOCAL | {"US": 352, "DS": 352, "MORE": True}, {}),
     "route": (order.route_kernel, ROUTE, {"tokens_ptr": "*i16"}),
     "route_backward": (order.route_backward_kernel, ROUTE, {}),

@@ -13,6 +13,7 @@ LIMITS = {
     "light mix, half precision": HALF,
     "mix": EXACT,
     "mix, half precision": HALF,
+    "mix, tensors kept": EXACT,
     "mix, step by step": EXACT,
     "attention": EXACT,
     "attention, no bias": EXACT,

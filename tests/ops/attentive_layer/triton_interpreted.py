@@ -92,11 +92,27 @@ def case(
     return {name: relative_error(found[name], expected[name]) for name in expected}
 
 
+def wide_tensors_kept(rows: int, hidden: int) -> int:
+    """How many tensors of all hidden channels a feed-forward keeps for its backward pass."""
+    layer = random_layer(8, False, mlp_ratio=hidden / 8).float()
+    x, other = torch.randn(2, 1, rows, 1, 8).requires_grad_()
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        sizes[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        _kept_alive = mix(layer, x, other)
+    return sum(size >= rows * hidden for size in sizes.values())
+
+
 def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     yield "light mix", case(mix, 10, True, (2, 3, 5))
     yield "light mix, half precision", case(mix, 16, True, (1, 4, 6), HALF)
     yield "mix", case(mix, 7, False, (2, 3, 5), mlp_ratio=2.0)
     yield "mix, half precision", case(mix, 10, False, (1, 4, 6), HALF, mlp_ratio=2.0)
+    yield "mix, tensors kept", {"too many": max(0.0, wide_tensors_kept(64, 32) - 2.0)}
     yield "mix, step by step", case(mix, 10, True, (1, 3, 4), watched=True)
     yield "attention", case(attend, 10, True, (1, 8, 4))
     yield "attention, no bias", case(attend, 34, True, (1, 4, 8), qkv_bias=False, shift=0)
