@@ -1,6 +1,6 @@
 """What was measured of the networks in the package: one file beside them, shipped/measured.json.
 
-`scripts/results.py record` writes it from a test's metrics.json; lists, the page and the documentation read it.
+`scripts/model_tables.py record` writes it from a test's metrics.json; lists, the page and the documentation read it.
 """
 
 import json

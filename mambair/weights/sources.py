@@ -17,6 +17,9 @@ from mambair.weights.tasks import DEFAULT_TASK, TASKS, Level, check_level, find_
 
 logger = logging.getLogger(__name__)
 
+REPLACED = {"lightSR_x2_BSD400": "x2"}
+"""Networks that were in the package, and those that took their place."""
+
 SHIPPED_FOLDER = Path(__file__).resolve().parent / "shipped"
 CACHE_VARIABLE = "MAMBAIR_CACHE"
 HUB_SCHEME = "hf://"
@@ -40,8 +43,10 @@ def cache_folder() -> Path:
 
 
 def shipped_weights() -> dict[str, Path]:
-    """The files of weights that come with the package, by the names that `--weights` takes."""
-    return {path.stem: path for path in sorted(SHIPPED_FOLDER.glob("*.safetensors"))}
+    """The weights that come with the package, by the names that `--weights` takes, in the order of the tasks."""
+    order = {name: number for number, name in enumerate(TASKS)}
+    found = {path.stem: path for path in sorted(SHIPPED_FOLDER.glob("*.safetensors"))}
+    return {name: found[name] for name in sorted(found, key=lambda name: order.get(name, len(order)))}
 
 
 def find_weights(weights: str | Path | None, *, task: str | None = None, noise: int | None = None) -> Path:
@@ -65,6 +70,9 @@ def find_weights(weights: str | Path | None, *, task: str | None = None, noise: 
         raise UserError(f"weights {path}: cannot be read ({error.strerror})") from error
     named = weights_called(str(weights))
     if named is None:
+        if str(weights) in REPLACED:
+            better = REPLACED[str(weights)]
+            raise UserError(f"weights {weights}: left the package, which has a better one for this: {better}")
         known = [*shipped_weights(), *PUBLISHED]
         hint = did_you_mean(str(weights), known) or "; `mambair weights list` shows the names that stand for files"
         raise UserError(f"weights {path}: no such file{hint}")

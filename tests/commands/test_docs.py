@@ -66,7 +66,7 @@ RECIPES = {
         ("out/a.png", "out/b.png")
     ),
     "mambair restore clip.mp4 -o out --weights my_network.pth --batch 8": Recipe(("out/clip.mp4",)),
-    "python scripts/tile_error.py --weights lightSR_x2_BSD400 photos/*.png --tiles 64 128 --overlaps 8 16 32": Recipe(
+    "python scripts/tile_error.py --weights x2 photos/*.png --tiles 64 128 --overlaps 8 16 32": Recipe(
         prints="published"
     ),
     "mambair doctor": Recipe(prints="everything that is installed works"),

@@ -118,7 +118,7 @@ def test_demo(world: Path) -> None:
 
 def test_python_blocks(world: Path) -> None:
     (block,) = (block.text for block in blocks(README) if block.language == "python")
-    code = "import numpy as np\nimage = np.zeros((6, 9, 3), np.uint8)\n" + block + "assert large.shape == (12, 18, 3)\n"
+    code = "import numpy as np\nimage = np.zeros((6, 9, 3), np.uint8)\n" + block + "assert clean.shape == (6, 9, 3)\n"
     run_python(code, world)
 
 

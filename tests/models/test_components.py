@@ -21,7 +21,7 @@ def start(weights: str):
 
 
 def test_a_name_stands_for_the_weights_in_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = shipped_weights()["lightSR_x2_BSD400"]
+    path = shipped_weights()["x2"]
     state = start(path.stem).state_dict()
     assert all(torch.equal(value.float(), state[key]) for key, value in load_file(path).items())
     monkeypatch.chdir(tmp_path)

@@ -47,7 +47,7 @@ def test_links_within_the_site_lead_to_files(site: Path) -> None:
 
 
 def test_files_of_the_project_are_on_the_site(site: Path) -> None:
-    recipe = "options/train/lightSR_x2_BSD400.yml"
+    recipe = "options/train/x2.yml"
     assert (site / "files" / recipe).read_bytes() == (PROJECT / recipe).read_bytes()
     assert f"files/{recipe}" in (site / "model_card" / "index.html").read_text(encoding="utf-8")
 

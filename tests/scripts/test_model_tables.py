@@ -17,7 +17,7 @@ specification = importlib.util.spec_from_file_location("model_tables", ROOT / "s
 model_tables = importlib.util.module_from_spec(specification)
 specification.loader.exec_module(model_tables)
 
-NAME = "lightSR_x2_BSD400"
+NAME = "x2"
 PROTOCOL = {"metrics": {"psnr": {"crop_border": 2, "test_y_channel": True}}, "tile": "none"}
 
 
@@ -77,17 +77,20 @@ def test_tests_that_do_not_go_together(
 
 def test_what_is_recorded_is_what_lists_show(tmp_path: Path, nothing_shipped: Path) -> None:
     shutil.copytree(SHIPPED_FOLDER, nothing_shipped)
-    shutil.copy(nothing_shipped / f"{NAME}.safetensors", nothing_shipped / "x2.safetensors")
-    before = measured()[NAME]
-    assert model_tables.main(["record", "x2", str(write(tmp_path / "a", 37.53123, "x2")), "--note", "on paper"]) == 0
+    shutil.copy(nothing_shipped / f"{NAME}.safetensors", nothing_shipped / "mine.safetensors")
+    before = measured()
+    assert (
+        model_tables.main(["record", "mine", str(write(tmp_path / "a", 37.53123, "mine")), "--note", "on paper"]) == 0
+    )
     after = measured()
-    assert after[NAME] == before and set(after) == {NAME, "x2"}
-    assert after["x2"].scores == {"Set5": {"psnr": 37.53123, "ssim": 0.95}} and after["x2"].note == "on paper"
-    assert after["x2"].protocol == "Y channel, 2 pixels cropped at each border, images whole"
-    assert after["x2"].summary() == "Set5 37.53/0.9500"
-    path = shipped_weights()["x2"]
-    assert model_tables.main(["record", "x2", str(write(tmp_path / "b", 37.6, str(path)))]) == 0
-    assert measured()["x2"].summary() == "Set5 37.60/0.9500"
+    mine = after.pop("mine")
+    assert after == before
+    assert mine.scores == {"Set5": {"psnr": 37.53123, "ssim": 0.95}} and mine.note == "on paper"
+    assert mine.protocol == "Y channel, 2 pixels cropped at each border, images whole"
+    assert mine.summary() == "Set5 37.53/0.9500"
+    path = shipped_weights()["mine"]
+    assert model_tables.main(["record", "mine", str(write(tmp_path / "b", 37.6, str(path)))]) == 0
+    assert measured()["mine"].summary() == "Set5 37.60/0.9500"
 
 
 def test_only_the_file_in_the_package_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

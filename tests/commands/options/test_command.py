@@ -103,7 +103,7 @@ def test_check_notes_weights_that_are_not_there(tmp_path: Path, capsys: pytest.C
     path = edited(tmp_path, path__pretrain_network_g="nowhere.pth")
     assert main(["check", str(path)]) == 0
     assert "path.pretrain_network_g: there is no file nowhere.pth yet" in capsys.readouterr().out
-    assert main(["check", str(edited(tmp_path, path__pretrain_network_g="lightSR_x2_BSD400"))]) == 0
+    assert main(["check", str(edited(tmp_path, path__pretrain_network_g="x2"))]) == 0
     assert "note:" not in capsys.readouterr().out
 
 
