@@ -46,7 +46,7 @@ READ = (
     "../datasets/README.md",
 )
 
-OTHERS = ("curl", "git", "ln", "mkdir", "pip", "rm", "tar", "tensorboard")
+OTHERS = ("cp", "curl", "git", "ln", "mkdir", "pip", "rm", "tar", "tensorboard")
 """Programs that are not the project's."""
 TORCHRUN = ("--nproc_per_node", "--nnodes", "--node_rank", "--master_addr", "--master_port")
 

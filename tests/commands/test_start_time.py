@@ -22,7 +22,7 @@ sys.exit(code)
     [
         (["restore", "--help"], 0),
         (["restore", "gone.png", "--weights", "gone.pth"], 1),
-        (["restore", ".", "--task", "denoise"], 2),
+        (["restore", ".", "--task", "denoise", "--noise", "70"], 2),
         (["restore", "photo.png", "--noise", "25"], 2),
         (["restore", "photo.png", "--weights", "gone.pth"], 2),
         (["restore", "photo.png", "--tile", "0"], 2),
