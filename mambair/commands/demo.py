@@ -77,8 +77,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(
                 f"cannot serve at {arguments.host}:{arguments.port} ({error}); try another --port"
             ) from error
-        console.print(f"The page is at {page.local_url} (Ctrl-C ends it)", markup=False)
-        page.block_thread()
+        try:
+            console.print(f"The page is at {page.local_url} (Ctrl-C ends it)", markup=False)
+            page.block_thread()
+        except KeyboardInterrupt:  # before or after the part in which the page looks out for it
+            page.close(verbose=False)
     return OK
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mambair.commands.demo import build_page, cached_model, offered_weights, restore_file, shown_names
+from mambair.commands.demo import build_page, cached_model, main, offered_weights, restore_file, shown_names
 from mambair.errors import UserError
 from mambair.imaging.photo import Photo, read_photo, write_photo
 
@@ -146,3 +146,18 @@ def test_the_page_in_a_browser(browser: Browser, deep_photo: Path, tmp_path: Pat
         page.close()
     (result,) = tmp_path.glob("*/photo_restored.png")
     assert read_photo(result).pixels.shape == (40, 60, 4)
+
+
+def test_ctrl_c_ends_it_whenever_it_comes(x2_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page looks out for it in a part of its waiting only."""
+    gradio = pytest.importorskip("gradio", reason="the extra [demo] is not installed")
+    closed = []
+
+    def interrupted(page: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gradio.Blocks, "block_thread", interrupted)
+    close = gradio.Blocks.close
+    monkeypatch.setattr(gradio.Blocks, "close", lambda page, verbose=True: closed.append(page) or close(page, verbose))
+    assert main(["--weights", str(x2_weights), "--device", "cpu"]) == 0
+    assert len(closed) == 1
