@@ -1,5 +1,6 @@
 """Tiny networks with fixed weights, and photos, for all tests, which leave the user's weights alone."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from mambair.archs import build_network
 from mambair.options import plugins
+from mambair.runtime.log_setup import LOGGER_NAME
 from mambair.weights import sources
 
 TINY = {"type": "MambaIR", "embed_dim": 12, "depths": [1], "d_state": 4, "mlp_ratio": 1.5}
@@ -46,6 +48,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("MAMBAIR_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def logging_as_at_first() -> Iterator[None]:
+    """Commands set logging up for their whole process; the next test is to find nothing of it."""
+    yield
+    for logger in map(logging.getLogger, (LOGGER_NAME, "py.warnings")):
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+    logging.captureWarnings(False)
 
 
 @pytest.fixture

@@ -1,24 +1,10 @@
 import logging
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mambair.runtime.log_setup import setup_logging
-
-
-@pytest.fixture(autouse=True)
-def leave_logging_alone() -> Iterator[None]:
-    yield
-    for name in ("mambair", "py.warnings"):
-        logger = logging.getLogger(name)
-        for handler in list(logger.handlers):
-            logger.removeHandler(handler)
-            handler.close()
-        logger.propagate = True
-        logger.setLevel(logging.NOTSET)
-    logging.captureWarnings(False)
 
 
 def test_console_and_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,3 +48,10 @@ def test_names_that_are_no_valid_text_are_logged(tmp_path: Path) -> None:
     logger.handlers = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
     logger.info("read %s", b"bad\xff.png".decode("utf-8", "surrogateescape"))
     assert "bad\\udcff.png" in (tmp_path / "a.log").read_text()
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_what_one_test_sets_up_another_does_not_find(turn: int, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("mambair.data").warning("turn %d", turn)
+    assert f"turn {turn}" in caplog.text
+    setup_logging(None, rank=1)  # which would keep the second one's warning back

@@ -1,7 +1,5 @@
 """One iteration: accumulation, clipping, bad numbers, requests to stop."""
 
-import logging
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -99,10 +97,7 @@ def test_non_finite_gradient_of_a_finite_loss_is_noticed() -> None:
         Stepper(model, ProcessGroup(), seed=0).step(make_step(2), stop=False)
 
 
-def test_bad_steps_in_a_row_are_skipped_up_to_the_limit(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("mambair"), "propagate", True)
+def test_bad_steps_in_a_row_are_skipped_up_to_the_limit(caplog: pytest.LogCaptureFixture) -> None:
     model = make_model()
     model.add_average("net_g", 0.5)
     stepper = Stepper(model, ProcessGroup(), seed=0, skip_nonfinite=2)
@@ -119,8 +114,7 @@ def test_bad_steps_in_a_row_are_skipped_up_to_the_limit(
         stepper.step(make_step(2, iteration=5, scale=float("inf")), stop=False)
 
 
-def test_loss_spike_is_logged_with_its_files(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger("mambair"), "propagate", True)
+def test_loss_spike_is_logged_with_its_files(caplog: pytest.LogCaptureFixture) -> None:
     stepper = Stepper(make_model({"type": "Adam", "lr": 1e-4}), ProcessGroup(), seed=0)
     for iteration in range(110):
         stepper.step(make_step(1, iteration=iteration), stop=False)
