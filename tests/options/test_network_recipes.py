@@ -1,8 +1,9 @@
-"""The recipes of docs/networks.md: what is alike in all, what they learn from, and that tests fit their training."""
+"""Recipes of docs/networks.md and docs/results.md: what is alike, what they learn from; tests fit their training."""
 
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mambair.archs import build_network
 from mambair.data.degradations.single_image import STRENGTHS
@@ -48,6 +49,30 @@ def test_networks_are_the_light_one_of_their_scale(name: str) -> None:
     assert network == light
     count = sum(parameter.numel() for parameter in build_network(network).parameters())
     assert 850_000 < count < 1_200_000
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "network"),
+    [
+        ("MambaIR", {}, "x2"),
+        ("MambaIRv2", {"model_type": "MambaIRv2LightModel"}, "v2_lightSR_x2"),
+        ("SwinIR", {"compile": True}, "SwinIR_light_x2_BSD400"),
+    ],
+)
+def test_networks_that_are_compared_are_trained_alike(name: str, own: dict, network: str) -> None:
+    def plain(stem: str) -> dict:
+        options = yaml.safe_load((RECIPES / "train" / f"{stem}.yml").read_text(encoding="utf-8"))
+        return {key: value for key, value in options.items() if key not in ("name", "network_g")}
+
+    expected = plain("x2")
+    train, compared = expected["train"], f"compare_x2_{name}"
+    train["total_iter"] = train["scheduler"]["T_max"] = 5000
+    expected["val"]["val_freq"] = 500
+    (train if "compile" in own else expected).update(own)
+    assert plain(compared) == expected
+    options = recipe(compared)
+    assert (options.name, options.source.warnings) == (compared, ())
+    assert options.network_g == recipe(network).network_g
 
 
 @pytest.mark.parametrize("name", SCALES)
