@@ -98,7 +98,7 @@ class PreparedKernel:
         kernel: a `triton.jit` function that takes first pointers, then numbers, then compile-time arguments.
         grid: how many programs, one to three numbers.
         types: of what the pointers point to.
-        numbers: the integers after them.
+        numbers: what comes after them.
         device: where it runs.
         options: the compile-time arguments, and num_warps, num_stages, maxnreg.
     """
@@ -110,7 +110,7 @@ class PreparedKernel:
         kernel: Any,
         grid: Sequence[int],
         types: Sequence[torch.dtype],
-        numbers: Sequence[int],
+        numbers: Sequence[float],
         device: torch.device,
         options: Mapping[str, Any],
     ) -> None:

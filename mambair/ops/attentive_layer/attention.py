@@ -17,13 +17,8 @@ from mambair.ops.copies import Copies, Copy
 from mambair.ops.launching import Layout, Together, compile_together
 from mambair.ops.rssb.rows import padded
 from mambair.ops.rssb.triton_light import with_ones
-from mambair.ops.window_attention.triton_launch import (
-    Windows,
-    attend,
-    attention_gradients,
-    padded_channels,
-    spread_bias,
-)
+from mambair.ops.window_attention.triton_launch import Windows, window_plan
+from mambair.ops.window_attention.triton_tiles import padded_channels
 
 _FP32 = torch.float32
 
@@ -77,7 +72,8 @@ class AttentionPlan:
         self.rows = rows.count
         self.in_width, self.out_width = with_ones(C), padded(C, kind)
         self.inner, self.qkv_width = h * D, 3 * h * D
-        self.windows = Windows(key.batch, key.height, key.width, h, D, key.window_size, key.shift, d)
+        sizes = Windows(key.batch, key.height, key.width, h, D, key.window_size, key.shift, d)
+        self.windows = window_plan(sizes, kind, parameter, device)
         known = 1 if key.qkv_bias else 0
         # The packed weights of queries, keys and values: (in_width, 3 h D), their biases in row C.
         self.pack = Copies(
@@ -103,8 +99,10 @@ class AttentionPlan:
         self.add_backward = rows.add_backward(C, self.in_width, key.eps, False, kind, parameter, key.x, key.out)
         self.sum_norm = rows.sum_parts(C, self.in_width, 3, parameter)
         self.work = Layout(norm=((rows.parts(self.in_width), 3, C), _FP32))
-        compile_together((self.pack.kernel, self.norm, self.add), device)
-        self._backward_kernels = (self.unpack.kernel, self.to_branch, self.add_backward, self.sum_norm)
+        compile_together((self.pack.kernel, self.norm, *self.windows.forward_kernels, self.add), device)
+        self._backward_kernels = (
+            self.unpack.kernel, self.to_branch, self.add_backward, self.sum_norm, *self.windows.backward_kernels
+        )  # fmt: skip
         self._backward_compiled = False
         self._gradients: Together | None = None
 
@@ -120,23 +118,27 @@ class AttentionPlan:
             [p.qkv_weight.data_ptr(), bias.data_ptr(), p.proj_weight.data_ptr()],
             [packed, packed + self.bias_row, proj.data_ptr()],
         )
-        normed = self._new(self.rows, self.in_width)
-        self.norm(p.x.data_ptr(), p.norm_weight.data_ptr(), p.norm_bias.data_ptr(), normed.data_ptr())
-        qkv = torch.mm(normed, qkv_weight).view(*p.x.shape[:3], self.qkv_width)
-        table = spread_bias(self.windows, p.table, key.kind)
-        y, norms = attend(self.windows, qkv, table, keep)
+        qkv = torch.mm(self._normed(p), qkv_weight).view(*p.x.shape[:3], self.qkv_width)
+        table = self.windows.spread_bias(p.table)
+        y, norms = self.windows.attend(qkv, table, keep)
         branch = torch.mm(y.view(self.rows, self.inner), proj.t())
         out = torch.empty(p.x.shape, dtype=key.out, device=key.device)
         x = p.x.data_ptr()
         self.add(branch.data_ptr(), p.proj_bias.data_ptr(), x, x, x, out.data_ptr())
-        return out, (qkv_weight, proj, normed, qkv, table, y, norms)
+        return out, (qkv_weight, proj, qkv, table, y, norms)
+
+    def _normed(self, p: AttentionTensors) -> Tensor:
+        """The LayerNorm's result, with ones behind: computed again in the backward pass, in place of kept."""
+        normed = self._new(self.rows, self.in_width)
+        self.norm(p.x.data_ptr(), p.norm_weight.data_ptr(), p.norm_bias.data_ptr(), normed.data_ptr())
+        return normed
 
     def backward(self, d_out: Tensor, tensors: Tensors, kept: tuple[Tensor, ...]) -> Tensors:
         key, p = self.key, AttentionTensors(*cast(tuple[Tensor, ...], tensors))
         if not self._backward_compiled:
             compile_together(self._backward_kernels, key.device)
             self._backward_compiled = True
-        qkv_weight, proj, normed, qkv, table, y, norms = kept
+        qkv_weight, proj, qkv, table, y, norms = kept
         if self._gradients is None:
             shapes = [t.shape for t in p[1:] if t is not None]
             self._gradients = Together(shapes, key.parameter, key.device)
@@ -147,8 +149,8 @@ class AttentionPlan:
         self.to_branch(d_out.data_ptr(), parts, parts, d_branch.data_ptr())
         d_proj = torch.mm(d_branch.t(), y.view(self.rows, self.inner))
         d_y = torch.mm(d_branch, proj).view(y.shape)
-        d_qkv = attention_gradients(self.windows, d_y, qkv, table, y, norms, d.table).view(self.rows, -1)
-        d_qkv_weight = torch.mm(normed.t(), d_qkv)
+        d_qkv = self.windows.gradients(d_y, qkv, table, y, norms, d.table).view(self.rows, -1)
+        d_qkv_weight = torch.mm(self._normed(p).t(), d_qkv)
         d_normed = torch.mm(d_qkv, qkv_weight.t())
         packed = d_qkv_weight.data_ptr()
         bias = d.qkv_weight if d.qkv_bias is None else d.qkv_bias

@@ -47,10 +47,10 @@ def attention_part(
         return None
     from mambair.ops.attentive_layer.attention import Attention, attention_plan
     from mambair.ops.attentive_layer.function import PartFunction
-    from mambair.ops.window_attention.triton_launch import fits, padded_channels
+    from mambair.ops.window_attention.triton_tiles import tiles_for
 
     batch, height, width, channels = x.shape
-    if not fits(window_size, padded_channels(channels // heads), kind, x.device):
+    if tiles_for(window_size, channels // heads, kind, x.device) is None:
         return None
     key = Attention(
         batch, height, width, channels, heads, window_size, shift, len(parameters) > 6, x.dtype, kind,

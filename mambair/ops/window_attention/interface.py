@@ -51,7 +51,7 @@ def _choose(device_type: str, device_index: int | None, dtype: torch.dtype, wind
     module = importlib.import_module("mambair.ops.window_attention.triton_cuda")
     _FUNCTIONS["triton"] = module.window_attention_triton
     device = torch.device(device_type, device_index or 0)
-    return "triton" if module.fits(window_size, channels, dtype, device) else "reference"
+    return "triton" if module.tiles_for(window_size, channels, dtype, device) else "reference"
 
 
 # See `mambair.ops.backends`: torch.compiler.assume_constant_result without importing the compiler.

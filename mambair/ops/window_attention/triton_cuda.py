@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.window_attention.bookkeeping import backward_flops, forward_flops, setup_context
-from mambair.ops.window_attention.triton_launch import attend, attention_gradients, fits, sizes_of, spread_bias
+from mambair.ops.window_attention.triton_launch import WindowPlan, sizes_of, window_plan
+from mambair.ops.window_attention.triton_tiles import tiles_for
 
-__all__ = ["fits", "window_attention_triton"]
+__all__ = ["tiles_for", "window_attention_triton"]
 
 
 def window_attention_triton(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> Tensor:
@@ -26,20 +27,25 @@ def window_attention_triton(qkv: Tensor, bias_table: Tensor, window_size: int, s
     return _run(qkv, bias_table, window_size, shift, False)[0]
 
 
+def _plan(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> WindowPlan:
+    return window_plan(sizes_of(qkv, bias_table, window_size, shift), qkv.dtype, bias_table.dtype, qkv.device)
+
+
 def _run(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int, keep: bool) -> tuple[Tensor, Tensor]:
-    sizes = sizes_of(qkv, bias_table, window_size, shift)
-    return attend(sizes, qkv.contiguous(), spread_bias(sizes, bias_table, qkv.dtype), keep)
+    plan = _plan(qkv, bias_table, window_size, shift)
+    with torch.cuda.device_of(qkv):
+        return plan.attend(qkv.contiguous(), plan.spread_bias(bias_table.contiguous()), keep)
 
 
 def _run_backward(
     dy: Tensor, qkv: Tensor, bias_table: Tensor, y: Tensor, norms: Tensor, window_size: int, shift: int, table: bool
 ) -> tuple[Tensor, Tensor]:
-    sizes = sizes_of(qkv, bias_table, window_size, shift)
+    plan = _plan(qkv, bias_table, window_size, shift)
     dy = dy.to(qkv.dtype).contiguous()
     d_table = bias_table.new_empty(bias_table.shape if table else 0)
-    bias = spread_bias(sizes, bias_table, qkv.dtype)
-    wanted = d_table if table else None
-    return attention_gradients(sizes, dy, qkv.contiguous(), bias, y, norms, wanted), d_table
+    with torch.cuda.device_of(qkv):
+        bias = plan.spread_bias(bias_table.contiguous())
+        return plan.gradients(dy, qkv.contiguous(), bias, y, norms, d_table if table else None), d_table
 
 
 class _WindowAttention(torch.autograd.Function):

@@ -164,6 +164,76 @@ def gradients_kernel(
     store_rows(d_qkv_ptr, dq * (scale / LOG2_E), q_pixels, q_exists, 3 * C, d, BD)
 
 
+@triton.jit(do_not_specialize=SIZES)
+def query_gradients_kernel(
+    qkv_ptr, bias_ptr, y_ptr, dy_ptr, norms_ptr, deltas_ptr, d_qkv_ptr, H, W, C, shift, scale,
+    w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr,
+    BK: tl.constexpr, SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The queries' part of d_qkv, and deltas, of one block of queries; the keys block by block.
+
+    With `key_gradients_kernel` in place of `gradients_kernel`, where that would need too much shared memory: scores are
+    computed twice.
+    """
+    head, window = tl.program_id(0), tl.program_id(1)
+    bias_ptr += head * (L * L)
+    kept = (window.to(tl.int64) * tl.num_programs(0) + head) * L
+    qkv_ptr += head * d
+    p = tl.program_id(2) * BQ + tl.arange(0, BQ)
+    q_pixels, q_region, q_exists = place_in_window(window, p, H, W, shift, w, L)
+    q = load_rows(qkv_ptr, q_pixels, q_exists, 3 * C, d, BD)
+    dy = load_rows(dy_ptr + head * d, q_pixels, q_exists, C, d, BD)
+    y = load_rows(y_ptr + head * d, q_pixels, q_exists, C, d, BD)
+    delta = tl.sum(y.to(tl.float32) * dy.to(tl.float32), 1)
+    tl.store(deltas_ptr + kept + p, delta, mask=q_exists)
+    norm = tl.load(norms_ptr + kept + p, mask=q_exists, other=0.0)
+    dq = tl.zeros([BQ, BD], tl.float32)
+    for first in range(0, L, BK):
+        k_p = first + tl.arange(0, BK)
+        pixels, k_region, exists = place_in_window(window, k_p, H, W, shift, w, L)
+        k = load_rows(qkv_ptr + C, pixels, exists, 3 * C, d, BD)
+        v = load_rows(qkv_ptr + 2 * C, pixels, exists, 3 * C, d, BD)
+        s = scores(q, k, bias_ptr, p, k_p, q_region, k_region, scale, L, BL, SHIFTED, PRECISION)
+        s = tl.where(q_exists[:, None], tl.exp2(s - norm[:, None]), 0.0)
+        ds = (s * (tl.dot(dy, tl.trans(v), input_precision=PRECISION) - delta[:, None])).to(q.dtype)
+        dq = tl.dot(ds, k, dq, input_precision=PRECISION)
+    store_rows(d_qkv_ptr + head * d, dq * (scale / LOG2_E), q_pixels, q_exists, 3 * C, d, BD)
+
+
+@triton.jit(do_not_specialize=SIZES)
+def key_gradients_kernel(
+    qkv_ptr, bias_ptr, dy_ptr, norms_ptr, deltas_ptr, d_qkv_ptr, H, W, C, shift, scale,
+    w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr,
+    BK: tl.constexpr, SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The keys' and values' part of d_qkv, of one block of keys; the queries block by block."""
+    head, window = tl.program_id(0), tl.program_id(1)
+    bias_ptr += head * (L * L)
+    kept = (window.to(tl.int64) * tl.num_programs(0) + head) * L
+    qkv_ptr += head * d
+    k_p = tl.program_id(2) * BK + tl.arange(0, BK)
+    k_pixels, k_region, k_exists = place_in_window(window, k_p, H, W, shift, w, L)
+    k = load_rows(qkv_ptr + C, k_pixels, k_exists, 3 * C, d, BD)
+    v = load_rows(qkv_ptr + 2 * C, k_pixels, k_exists, 3 * C, d, BD)
+    dk = tl.zeros([BK, BD], tl.float32)
+    dv = tl.zeros([BK, BD], tl.float32)
+    for first in range(0, L, BQ):
+        p = first + tl.arange(0, BQ)
+        pixels, q_region, exists = place_in_window(window, p, H, W, shift, w, L)
+        q = load_rows(qkv_ptr, pixels, exists, 3 * C, d, BD)
+        dy = load_rows(dy_ptr + head * d, pixels, exists, C, d, BD)
+        norm = tl.load(norms_ptr + kept + p, mask=exists, other=0.0)
+        delta = tl.load(deltas_ptr + kept + p, mask=exists, other=0.0)
+        s = scores(q, k, bias_ptr, p, k_p, q_region, k_region, scale, L, BL, SHIFTED, PRECISION)
+        s = tl.where(exists[:, None], tl.exp2(s - norm[:, None]), 0.0)
+        dv = tl.dot(tl.trans(s.to(dy.dtype)), dy, dv, input_precision=PRECISION)
+        ds = (s * (tl.dot(dy, tl.trans(v), input_precision=PRECISION) - delta[:, None])).to(q.dtype)
+        dk = tl.dot(tl.trans(ds), q, dk, input_precision=PRECISION)
+    d_qkv_ptr += head * d
+    store_rows(d_qkv_ptr + C, dk * (scale / LOG2_E), k_pixels, k_exists, 3 * C, d, BD)
+    store_rows(d_qkv_ptr + 2 * C, dv, k_pixels, k_exists, 3 * C, d, BD)
+
+
 @triton.jit(do_not_specialize=[*SIZES, "windows", "share"])
 def score_sums_kernel(
     qkv_ptr, bias_ptr, dy_ptr, norms_ptr, deltas_ptr, sums_ptr, H, W, C, shift, scale, windows, share,

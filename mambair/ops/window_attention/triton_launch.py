@@ -1,5 +1,7 @@
 """Buffers and launches of the kernels of window attention; triton_kernels.py has the legend of the shapes."""
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,44 +9,18 @@ import torch
 import triton
 from torch import Tensor
 
+from mambair.ops.launching import PreparedKernel
 from mambair.ops.ss2d.triton_launch import LOG2_E, product_precision
 from mambair.ops.window_attention import triton_kernels as kernels
+from mambair.ops.window_attention.triton_tiles import Tiles, padded_channels, padded_pixels, sums_block, tiles_for
 
-# Pixels of a window that one tile of scores holds, and the GPUs whose tensor cores can hold it: older ones spill.
-MAX_PIXELS = 256
-MIN_CAPABILITY = (8, 0)
-# Queries or keys at a time, and warps for them: with more of the former or fewer of the latter, the kernels of the
-# backward pass spill many more registers (seen in Triton 3.8's code).
-_BLOCK, _WARPS = 32, 8
-# Queries and keys at a time of the forward pass, and its warps: one for 16 queries, since more would compute the same.
-_FORWARD_BLOCK, _FORWARD_WARPS = 64, 4
+# Warps of kernels that take all queries or keys at once, and of those that take blocks of both: one for 16 queries,
+# since more would compute the same. With fewer of the former the gradients spill many more registers.
+_WHOLE_WARPS, _BLOCK_WARPS = 8, 4
 # Programs that the sums over windows are spread over: about a large GPU's multiprocessors. Not those of the GPU at
 # hand, so that the order of the sums is the same on all.
 _SHARES = 128
-
-
-def shared_memory_bound(channels: int, dtype: torch.dtype) -> int:
-    """Bytes of the memory that a program's warps share, which no kernel here takes more than."""
-    half = (36 + 5 * padded_channels(channels) // 2) * 1024
-    # Products of fp32 keep both parts of each number.
-    return half if dtype.itemsize == 2 else 3 * half
-
-
-def padded_channels(channels: int) -> int:
-    """Channels of a head as matrix products take them."""
-    return max(16, triton.next_power_of_2(channels))
-
-
-def fits(window_size: int, channels: int, dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the kernels take windows and heads of this size on this device."""
-    if window_size**2 > MAX_PIXELS:
-        return False
-    if device.type != "cuda":  # the interpreter
-        return True
-    properties: Any = torch.cuda.get_device_properties(device)  # torch's types know fewer than there are
-    if (properties.major, properties.minor) < MIN_CAPABILITY:
-        return False
-    return shared_memory_bound(channels, dtype) <= properties.shared_memory_per_block_optin
+_FP32 = torch.float32
 
 
 @dataclass(frozen=True)
@@ -78,19 +54,6 @@ class Windows:
         """Arguments that tell a kernel where things lie."""
         return self.height, self.width, self.heads * self.channels, self.shift, self.scale
 
-    def options(self, qkv: Tensor) -> dict:
-        """Compile-time arguments of the kernels with scores."""
-        return {
-            "w": self.window_size,
-            "L": self.pixels,
-            "BL": max(16, triton.next_power_of_2(self.pixels)),
-            "d": self.channels,
-            "BD": padded_channels(self.channels),
-            "SHIFTED": self.shift > 0,
-            "PRECISION": product_precision(qkv.dtype, qkv.device),
-            "num_stages": 1,
-        }
-
 
 def sizes_of(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> Windows:
     batch, height, width, channels = qkv.shape
@@ -99,67 +62,113 @@ def sizes_of(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> W
     return Windows(batch, height, width, heads, head, window_size, shift, head)
 
 
-def spread_bias(sizes: Windows, bias_table: Tensor, dtype: torch.dtype) -> Tensor:
-    """(h, L, L): every query's and key's bias, in units of products not scaled yet, for inputs of type `dtype`."""
-    kept = torch.float32 if dtype == torch.float32 else torch.float16
-    bias = torch.empty(sizes.heads, sizes.pixels, sizes.pixels, dtype=kept, device=bias_table.device)
-    table = bias_table.contiguous()
-    with torch.cuda.device_of(table):
-        kernels.spread_bias_kernel[(sizes.heads, sizes.pixels)](
-            table, bias, sizes.scaled_by**0.5, w=sizes.window_size, L=sizes.pixels,
-            BL=triton.next_power_of_2(sizes.pixels), num_warps=4,
+class WindowPlan:
+    """The launches for qkv of type `kind` and a table of type `parameter`."""
+
+    def __init__(
+        self, sizes: Windows, kind: torch.dtype, parameter: torch.dtype, device: torch.device, tiles: Tiles
+    ) -> None:
+        self.sizes, self._kind, self._device = sizes, kind, device
+        heads, pixels, places = sizes.heads, sizes.pixels, sizes.places()
+        self._bias_type = _FP32 if kind == _FP32 else torch.float16
+        lengths: dict[str, Any] = {"w": sizes.window_size, "L": pixels, "BL": padded_pixels(sizes.window_size)}
+        options = lengths | {
+            "d": sizes.channels, "BD": padded_channels(sizes.channels), "SHIFTED": sizes.shift > 0,
+            "PRECISION": product_precision(kind, device), "num_stages": 1,
+        }  # fmt: skip
+
+        def prepare(
+            kernel: Any, grid: Sequence[int], types: Sequence[torch.dtype], numbers: Sequence[float], **more: Any
+        ) -> PreparedKernel:
+            return PreparedKernel(kernel, grid, types, numbers, device, more)
+
+        def blocks(size: int) -> tuple[int, int, int]:
+            return heads, sizes.count, triton.cdiv(pixels, size)
+
+        self.spread = prepare(
+            kernels.spread_bias_kernel, (heads, pixels), (parameter, self._bias_type), (sizes.scaled_by**0.5,),
+            **lengths, num_warps=4,
         )  # fmt: skip
-    return bias
-
-
-def attend(sizes: Windows, qkv: Tensor, bias: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    """(y (B, H, W, C), norms (n, h, L) or empty)."""
-    y = torch.empty((*qkv.shape[:3], qkv.shape[3] // 3), dtype=qkv.dtype, device=qkv.device)
-    norms = torch.empty((sizes.count if keep else 0, sizes.heads, sizes.pixels), dtype=torch.float32, device=qkv.device)
-    options = sizes.options(qkv)
-    block = min(_FORWARD_BLOCK, options["BL"])
-    with torch.cuda.device_of(qkv):
-        kernels.attention_kernel[(sizes.heads, sizes.count, triton.cdiv(sizes.pixels, block))](
-            qkv, bias, y, norms, *sizes.places(), BQ=block, BK=block, KEEP=keep, num_warps=_FORWARD_WARPS, **options
-        )
-    return y, norms
-
-
-def attention_gradients(
-    sizes: Windows, dy: Tensor, qkv: Tensor, bias: Tensor, y: Tensor, norms: Tensor, d_table: Tensor | None
-) -> Tensor:
-    """d_qkv, like qkv; the gradient of the table goes into d_table, if it is given."""
-    d_qkv = torch.empty_like(qkv)
-    deltas = torch.empty_like(norms)
-    options = sizes.options(qkv)
-    block = min(_BLOCK, options["BL"])
-    grid = (sizes.heads, sizes.count)
-    with torch.cuda.device_of(qkv):
-        kernels.gradients_kernel[grid](
-            qkv, bias, y, dy, norms, deltas, d_qkv, *sizes.places(), BK=block, num_warps=_WARPS, **options
-        )
-        if d_table is None:
-            return d_qkv
-        blocks = triton.cdiv(sizes.pixels, block)
-        share = triton.cdiv(sizes.count, max(1, _SHARES // (sizes.heads * blocks)))
-        shares = triton.cdiv(sizes.count, share)
-        sums = torch.empty(shares, sizes.heads, sizes.pixels, sizes.pixels, dtype=torch.float32, device=qkv.device)
-        kernels.score_sums_kernel[(sizes.heads, blocks, shares)](
-            qkv,
-            bias,
-            dy,
-            norms,
-            deltas,
-            sums,
-            *sizes.places(),
-            sizes.count,
-            share,
-            BQ=block,
-            num_warps=_WARPS,
-            **options,
-        )
-        kernels.table_gradient_kernel[(sizes.heads, 2 * sizes.window_size - 1)](
-            sums, d_table, shares, w=sizes.window_size, L=sizes.pixels,
-            BW=triton.next_power_of_2(sizes.window_size), num_warps=4,
+        block = min(tiles.forward, options["BL"])
+        attend_options = options | {"BQ": block, "BK": block, "num_warps": _BLOCK_WARPS}
+        self.attend_only, self.attend_and_keep = (
+            prepare(
+                kernels.attention_kernel, blocks(block), (kind, self._bias_type, kind, _FP32), places, KEEP=keep,
+                **attend_options,
+            )
+            for keep in (False, True)
         )  # fmt: skip
-    return d_qkv
+        self.forward_kernels = (self.spread, self.attend_and_keep)
+        block = min(tiles.gradients, options["BL"])
+        every = (kind, self._bias_type, kind, kind, _FP32, _FP32, kind)
+        without_y = (kind, self._bias_type, kind, _FP32, _FP32, kind)
+        self._whole: PreparedKernel | None = None
+        if tiles.whole:
+            self._whole = prepare(
+                kernels.gradients_kernel, (heads, sizes.count), every, places, BK=block, num_warps=_WHOLE_WARPS,
+                **options,
+            )  # fmt: skip
+            self._of_gradients: tuple[PreparedKernel, ...] = (self._whole,)
+        else:
+            pair = options | {"BQ": block, "BK": block, "num_warps": _BLOCK_WARPS}
+            self._of_queries = prepare(kernels.query_gradients_kernel, blocks(block), every, places, **pair)
+            self._of_keys = prepare(kernels.key_gradients_kernel, blocks(block), without_y, places, **pair)
+            self._of_gradients = (self._of_queries, self._of_keys)
+        block = min(sums_block(options["BD"]), options["BL"])
+        parts = triton.cdiv(pixels, block)
+        share = triton.cdiv(sizes.count, max(1, _SHARES // (heads * parts)))
+        self._shares = triton.cdiv(sizes.count, share)
+        self._sum = prepare(
+            kernels.score_sums_kernel, (heads, parts, self._shares), (*without_y[:-1], _FP32),
+            (*places, sizes.count, share), BQ=block, num_warps=_WHOLE_WARPS, **options,
+        )  # fmt: skip
+        self._table = prepare(
+            kernels.table_gradient_kernel, (heads, 2 * sizes.window_size - 1), (_FP32, parameter), (self._shares,),
+            w=sizes.window_size, L=pixels, BW=triton.next_power_of_2(sizes.window_size), num_warps=4,
+        )  # fmt: skip
+        self.backward_kernels = (*self._of_gradients, self._sum, self._table)
+
+    def _new(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self._device)
+
+    def spread_bias(self, table: Tensor) -> Tensor:
+        """(h, L, L): every query's and key's bias, in units of products not scaled yet; the table is contiguous."""
+        bias = self._new((self.sizes.heads, self.sizes.pixels, self.sizes.pixels), self._bias_type)
+        self.spread(table.data_ptr(), bias.data_ptr())
+        return bias
+
+    def attend(self, qkv: Tensor, bias: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
+        """(y (B, H, W, C), norms (n, h, L) or empty)."""
+        sizes = self.sizes
+        y = self._new((*qkv.shape[:3], qkv.shape[3] // 3), self._kind)
+        norms = self._new((sizes.count if keep else 0, sizes.heads, sizes.pixels), _FP32)
+        kernel = self.attend_and_keep if keep else self.attend_only
+        kernel(qkv.data_ptr(), bias.data_ptr(), y.data_ptr(), norms.data_ptr() if keep else bias.data_ptr())
+        return y, norms
+
+    def gradients(
+        self, dy: Tensor, qkv: Tensor, bias: Tensor, y: Tensor, norms: Tensor, d_table: Tensor | None
+    ) -> Tensor:
+        """d_qkv, like qkv; the gradient of the table goes into d_table, if it is given."""
+        d_qkv, deltas = torch.empty_like(qkv), torch.empty_like(norms)
+        of_qkv, of_bias, of_dy, of_norms = qkv.data_ptr(), bias.data_ptr(), dy.data_ptr(), norms.data_ptr()
+        every = (of_qkv, of_bias, y.data_ptr(), of_dy, of_norms, deltas.data_ptr(), d_qkv.data_ptr())
+        without_y = (of_qkv, of_bias, of_dy, of_norms, deltas.data_ptr())
+        if self._whole is not None:
+            self._whole(*every)
+        else:
+            self._of_queries(*every)
+            self._of_keys(*without_y, d_qkv.data_ptr())
+        if d_table is not None:
+            sums = self._new((self._shares, self.sizes.heads, self.sizes.pixels, self.sizes.pixels), _FP32)
+            self._sum(*without_y, sums.data_ptr())
+            self._table(sums.data_ptr(), d_table.data_ptr())
+        return d_qkv
+
+
+@functools.lru_cache(maxsize=512)
+def window_plan(sizes: Windows, kind: torch.dtype, parameter: torch.dtype, device: torch.device) -> WindowPlan:
+    """Kept: a plan takes longer than the pass that it is for. Only for windows that `tiles_for` has tiles for."""
+    tiles = tiles_for(sizes.window_size, sizes.channels, kind, device)
+    assert tiles is not None
+    return WindowPlan(sizes, kind, parameter, device, tiles)

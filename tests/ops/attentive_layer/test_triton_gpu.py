@@ -87,8 +87,8 @@ def test_layer_matches_float64(name: str, dtype: torch.dtype, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_part_runs_as_one_operator_unless_someone_watches(name: str) -> None:
-    """In bf16: the attention's kernels for fp32 would need more shared memory than a multiprocessor has."""
+@pytest.mark.parametrize("half", [False, True])
+def test_every_part_runs_as_one_operator_unless_someone_watches(name: str, half: bool) -> None:
     layer = random_layer(name).float()
     x = inputs(CASES[name]["channels"])[0].float()
     parts = (
@@ -96,7 +96,7 @@ def test_every_part_runs_as_one_operator_unless_someone_watches(name: str) -> No
         lambda: attentive_parts.run_feed_forward(layer.convffn1, layer.norm2, layer.scale1, x, x),
         lambda: attentive_parts.run_state_space(layer, x, None),
     )
-    with torch.autocast("cuda", dtype=torch.bfloat16):
+    with torch.autocast("cuda", dtype=torch.bfloat16, enabled=half):
         assert [part() is not None for part in parts] == [True, True, True]
         for module in (layer.wqkv, layer.convffn1.fc1, layer.assm.out_norm):
             module.register_forward_hook(lambda *_: None)

@@ -1,4 +1,6 @@
-"""The kernels of window attention compile for old and new GPUs, which needs none."""
+"""The kernels of window attention compile for old and new GPUs, and fit into their memory, which needs none of them."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -6,7 +8,8 @@ import torch
 triton = pytest.importorskip("triton")
 
 from mambair.ops.window_attention import triton_kernels as kernels  # noqa: E402
-from mambair.ops.window_attention import triton_launch as launch  # noqa: E402
+from mambair.ops.window_attention.triton_launch import _BLOCK_WARPS, _WHOLE_WARPS  # noqa: E402
+from mambair.ops.window_attention.triton_tiles import Tiles, choose_tiles, padded_channels, sums_block  # noqa: E402
 from tests.ops.compiling import compiled  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -14,30 +17,96 @@ pytestmark = pytest.mark.skipif(
     reason="needs a PyTorch for NVIDIA GPUs, and Triton's compiler instead of its interpreter",
 )
 
+# Bytes of shared memory that a program may have, by compute capability.
+GPUS = {"H200": (90, 227 * 1024), "A100": (80, 163 * 1024), "RTX 40": (89, 99 * 1024), "RTX 30": (86, 99 * 1024)}
+OLD_GPUS = {"V100": (70, 96 * 1024), "T4": (75, 64 * 1024)}
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 OF_INPUTS = ("qkv_ptr", "d_qkv_ptr", "y_ptr", "dy_ptr")
-WINDOW = {"w": 16, "L": 256, "BL": 256, "d": 29, "BD": 32, "SHIFTED": True}
+LIGHT, BASE = 12, 29  # channels of a published network's heads
+WINDOW = {"w": 16, "L": 256, "BL": 256, "SHIFTED": True}
 SMALL = {"w": 5, "L": 25, "BL": 32, "d": 12, "BD": 16, "SHIFTED": False}
-KERNELS = {
-    "attention": (kernels.attention_kernel, WINDOW | {"BQ": 64, "BK": 64, "KEEP": True}, 4),
-    "small windows": (kernels.attention_kernel, SMALL | {"BQ": 32, "BK": 32, "KEEP": False}, 4),
-    "gradients": (kernels.gradients_kernel, WINDOW | {"BK": 32}, 8),
-    "score sums": (kernels.score_sums_kernel, WINDOW | {"BQ": 32}, 8),
-}
+Variants = dict[str, tuple[Any, dict[str, int], int]]
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize(("capability", "kind"), [(80, "bf16"), (90, "bf16"), (90, "fp32")])
-def test_compiles_and_fits_into_shared_memory(kernel: str, capability: int, kind: str) -> None:
-    """GPUs before 8.0 have no tensor cores that hold such tiles: they take PyTorch's attention."""
-    function, constants, warps = KERNELS[kernel]
-    constants = constants | {"PRECISION": "tf32x3" if kind == "fp32" else "tf32"}
+def variants(tiles: Tiles, channels: int) -> Variants:
+    """The kernels with scores that these tiles stand for, their blocks, and their warps."""
+    block = {"BQ": tiles.gradients, "BK": tiles.gradients}
+    forward = {"BQ": tiles.forward, "BK": tiles.forward, "KEEP": True}
+    found: Variants = {"attention": (kernels.attention_kernel, forward, _BLOCK_WARPS)}
+    if tiles.whole:
+        found["gradients"] = (kernels.gradients_kernel, {"BK": tiles.gradients}, _WHOLE_WARPS)
+    else:
+        found["query gradients"] = (kernels.query_gradients_kernel, block, _BLOCK_WARPS)
+        found["key gradients"] = (kernels.key_gradients_kernel, block, _BLOCK_WARPS)
+    sums = {"BQ": sums_block(padded_channels(channels))}
+    return found | {"score sums": (kernels.score_sums_kernel, sums, _WHOLE_WARPS)}
+
+
+def compiled_for(function: Any, constants: dict, warps: int, capability: int, kind: str) -> dict[str, Any]:
+    precision = "ieee" if capability < 80 else "tf32x3" if kind == "fp32" else "tf32"
     types = dict.fromkeys(OF_INPUTS, f"*{kind}") | {"scale": "fp32", "bias_ptr": "*fp32" if kind == "fp32" else "*fp16"}
-    stages = compiled(function, constants, types, capability, warps)
-    dtype = torch.float32 if kind == "fp32" else torch.bfloat16
-    assert stages["cubin"] and stages["shared memory"] <= launch.shared_memory_bound(constants["d"], dtype)
-    if (capability, kind, kernel) == (90, "bf16", "attention"):
-        # Where scores are kept in the layout of products, few instructions are shuffles; otherwise hundreds.
-        assert stages["ptx"].count("shfl.sync") < 64
+    return compiled(function, constants | {"PRECISION": precision}, types, capability, warps)
+
+
+def check_every_kernel_fits(tiles: Tiles, channels: int, capability: int, kind: str, limit: int) -> None:
+    padded = padded_channels(channels)
+    bound = tiles.shared_memory(256, padded, TYPES[kind].itemsize) if capability >= 80 else limit
+    assert bound <= limit
+    for name, (function, blocks, warps) in variants(tiles, channels).items():
+        stages = compiled_for(function, WINDOW | {"d": channels, "BD": padded} | blocks, warps, capability, kind)
+        assert stages["cubin"] and stages["shared memory"] <= bound, name
+        if (capability, kind, name) == (90, "bf16", "attention"):
+            # Where scores are kept in the layout of products, few instructions are shuffles; otherwise hundreds.
+            assert stages["ptx"].count("shfl.sync") < 64
+
+
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+@pytest.mark.parametrize("channels", [LIGHT, BASE])
+@pytest.mark.parametrize("gpu", GPUS)
+def test_published_windows_compile_into_less_memory_than_there_is(gpu: str, channels: int, kind: str) -> None:
+    capability, limit = GPUS[gpu]
+    tiles = choose_tiles(16, channels, TYPES[kind], limit)
+    assert tiles is not None
+    check_every_kernel_fits(tiles, channels, capability, kind, limit)
+
+
+@pytest.mark.parametrize("gpu", OLD_GPUS)
+@pytest.mark.parametrize("kind", ["fp32", "fp16"])
+def test_old_gpus_have_room_for_light_windows(gpu: str, kind: str) -> None:
+    """They take PyTorch's attention nevertheless: Triton does not use their tensor cores."""
+    capability, limit = OLD_GPUS[gpu]
+    check_every_kernel_fits(Tiles(32, 32), LIGHT, capability, kind, limit)
+
+
+@pytest.mark.parametrize("tiles", [Tiles(64, 64), Tiles(32, 32), Tiles(16, 16)], ids=str)
+@pytest.mark.parametrize("kind", ["fp32", "bf16"])
+def test_smaller_tiles_compile_into_what_they_are_said_to_need(tiles: Tiles, kind: str) -> None:
+    check_every_kernel_fits(tiles, BASE, 80, kind, 163 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels", "kibibytes", "expected"),
+    [
+        ("bf16", LIGHT, 64, Tiles(64, 32, whole=True)),
+        ("bf16", BASE, 227, Tiles(64, 32, whole=True)),
+        ("bf16", BASE, 99, Tiles(64, 32, whole=True)),
+        ("bf16", BASE, 64, Tiles(64, 64)),
+        ("bf16", 64, 99, Tiles(64, 64)),
+        ("fp32", LIGHT, 227, Tiles(64, 32)),
+        ("fp32", BASE, 99, Tiles(64, 32)),
+        ("fp32", BASE, 44, Tiles(32, 32)),
+        ("fp32", BASE, 8, None),
+        ("fp32", 65, 227, None),
+    ],
+)
+def test_tiles_follow_from_the_memory_there_is(kind: str, channels: int, kibibytes: int, expected: Tiles) -> None:
+    assert choose_tiles(16, channels, TYPES[kind], kibibytes * 1024) == expected
+    assert choose_tiles(17, channels, TYPES[kind], kibibytes * 1024) is None
+
+
+def test_small_windows_compile() -> None:
+    constants = SMALL | {"BQ": 32, "BK": 32, "KEEP": False}
+    assert compiled_for(kernels.attention_kernel, constants, 4, 90, "bf16")["cubin"]
 
 
 @pytest.mark.parametrize("capability", [70, 90])

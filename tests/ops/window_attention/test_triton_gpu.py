@@ -58,6 +58,16 @@ def test_matches_float64(sizes: dict, shifted: bool, dtype: torch.dtype) -> None
     assert results["y"].dtype == dtype and results["y"].is_contiguous()
 
 
+@pytest.mark.parametrize("channels", [12, 29])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_kernels_take_the_published_windows(dtype: torch.dtype, channels: int) -> None:
+    from mambair.ops.window_attention.triton_tiles import MIN_CAPABILITY, tiles_for
+
+    if torch.cuda.get_device_capability() < MIN_CAPABILITY:
+        pytest.skip("PyTorch's attention is taken here")
+    assert tiles_for(16, channels, dtype, torch.device("cuda", torch.cuda.current_device())) is not None
+
+
 def test_repeats_bit_for_bit_and_as_it_is_traced() -> None:
     arguments, dy = problem(SIZES[0], torch.bfloat16)
     inputs = {name: value.detach().clone().requires_grad_() for name, value in arguments.items()}

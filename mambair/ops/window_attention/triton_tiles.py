@@ -1,0 +1,79 @@
+"""How the kernels of window attention are cut, from the shared memory that they need and that the GPU has.
+
+Shapes: L pixels of a window and D channels of a head, both padded to powers of two.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+
+# Pixels of a window that the kernels hold all of at once.
+MAX_PIXELS = 256
+# Bytes of a head's channels: with more, nearly all registers are spilled (seen in Triton 3.8's code).
+MAX_HEAD_BYTES = 256
+# Before it Triton makes no use of tensor cores; whether the kernels would still be faster than PyTorch's is not known.
+MIN_CAPABILITY = (8, 0)
+# Of a GPU by default, where there is none to ask: an A100's, for the interpreter.
+_DEFAULT_LIMIT = 163 * 1024
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Queries and keys at a time: of the forward pass, and of the gradients; whole: of the latter, all queries."""
+
+    forward: int
+    gradients: int
+    whole: bool = False
+
+    def shared_memory(self, pixels: int, channels: int, itemsize: int) -> int:
+        """Bytes that no kernel takes more than from capability 8.0 on, for windows of L pixels, heads of D channels."""
+        forward, block = self.forward, self.gradients
+        of_forward = forward * (forward + 4 * channels)
+        if self.whole:
+            of_gradients = block * (pixels + 2 * channels) + 4 * pixels * channels
+        else:
+            of_gradients = 2 * block * (block + 4 * channels)
+        of_sums = max(17 * 1024, pixels * channels * itemsize)
+        return max(itemsize * of_forward, itemsize * of_gradients, of_sums)
+
+
+# The first that fits. All queries at once need the fewest products, but in fp32, of which both parts of each number are
+# kept, more registers and memory than there are.
+_HALF = (Tiles(64, 32, whole=True), Tiles(64, 64), Tiles(32, 32), Tiles(16, 16))
+_SINGLE = (Tiles(64, 32), Tiles(32, 32), Tiles(16, 16))
+
+
+def padded_pixels(window_size: int) -> int:
+    """Pixels of a window as tiles have them."""
+    return max(16, triton.next_power_of_2(window_size**2))
+
+
+def padded_channels(channels: int) -> int:
+    """Channels of a head as matrix products take them."""
+    return max(16, triton.next_power_of_2(channels))
+
+
+def sums_block(channels: int) -> int:
+    """Queries at a time where gradients of scores are summed over the windows: more of wide heads spill registers."""
+    return max(16, min(32, 1024 // channels))
+
+
+def choose_tiles(window_size: int, channels: int, dtype: torch.dtype, limit: int) -> Tiles | None:
+    """The tiles for heads of so many channels and programs with `limit` bytes of shared memory; None if none fit."""
+    pixels, channels = padded_pixels(window_size), padded_channels(channels)
+    if pixels > MAX_PIXELS or channels * dtype.itemsize > MAX_HEAD_BYTES:
+        return None
+    candidates = _HALF if dtype.itemsize == 2 else _SINGLE
+    return next((tiles for tiles in candidates if tiles.shared_memory(pixels, channels, dtype.itemsize) <= limit), None)
+
+
+def tiles_for(window_size: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tiles | None:
+    """The tiles on this device; None where PyTorch's attention has to do."""
+    if device.type != "cuda":  # the interpreter
+        return choose_tiles(window_size, channels, dtype, _DEFAULT_LIMIT)
+    properties: Any = torch.cuda.get_device_properties(device)  # torch's types know fewer than there are
+    if (properties.major, properties.minor) < MIN_CAPABILITY:
+        return None
+    return choose_tiles(window_size, channels, dtype, properties.shared_memory_per_block_optin)
