@@ -58,22 +58,26 @@ class FeedForwardPlan:
             [*(t.data_ptr() for t in (p.first_weight, p.first_bias, p.second_weight, p.second_bias, p.conv_weight))],
             [*self.first.halves(first), *self.second.halves(second), taps.data_ptr()],
         )
-        normed = torch.empty(self.rows, self.first.height, dtype=key.kind, device=key.device)
-        self.norm(p.x.data_ptr(), p.norm_weight.data_ptr(), p.norm_bias.data_ptr(), normed.data_ptr())
-        u = torch.mm(normed, first)
+        u = torch.mm(self._normed(p), first)
         y, inside = self.inside.forward(u, p, taps)
         branch = torch.mm(y, second)
         out = torch.empty(p.x.shape, dtype=key.out, device=key.device)
         x = p.x.data_ptr()
         self.add(branch.data_ptr(), x, x, p.other.data_ptr(), p.scale.data_ptr(), out.data_ptr())
-        return out, (first, second, taps, normed, u, *inside)
+        return out, (first, second, taps, u, *inside)
+
+    def _normed(self, p: FeedForwardTensors) -> Tensor:
+        """The LayerNorm's result, with ones behind: computed again in the backward pass, in place of kept."""
+        normed = torch.empty(self.rows, self.first.height, dtype=self.key.kind, device=self.key.device)
+        self.norm(p.x.data_ptr(), p.norm_weight.data_ptr(), p.norm_bias.data_ptr(), normed.data_ptr())
+        return normed
 
     def backward(self, d_out: Tensor, tensors: Tensors, kept: tuple[Tensor, ...]) -> Tensors:
         key, p = self.key, FeedForwardTensors(*cast(tuple[Tensor, ...], tensors))
         if not self._backward_compiled:
             compile_together(self._backward_kernels, key.device)
             self._backward_compiled = True
-        first, second, taps, normed, u, *state = kept
+        first, second, taps, u, *state = kept
         y, *inside = self.inside.restored(u, tuple(state))
         if self._gradients is None:
             shapes = [t.shape for t in p[2:] if t is not None]
@@ -85,7 +89,7 @@ class FeedForwardPlan:
         self.to_branch(d_out.data_ptr(), parts, parts, d_branch.data_ptr())
         d_second = torch.mm(y.t(), d_branch)
         d_u = self.inside.backward(torch.mm(d_branch, second.t()), u, p, d, taps, tuple(inside), work)
-        d_first = torch.mm(normed.t(), d_u)
+        d_first = torch.mm(self._normed(p).t(), d_u)
         d_normed = torch.mm(d_u, first.t())
         self.unpack(
             [*self.first.halves(d_first), *self.second.halves(d_second)],

@@ -107,31 +107,48 @@ class StateSpacePlan:
         self._pack(p, route_first, route_second, into, out_weight, taps, x_proj)
         with torch.autocast(key.device.type, enabled=False):
             prompts = p.embedding @ p.basis
-            normed = self._new(self.rows, self.into.height)
-            self.norm(p.x.data_ptr(), p.norm_weight.data_ptr(), p.norm_bias.data_ptr(), normed.data_ptr())
+            normed = self._normed(p)
             before = normed @ route_first
-            hidden = self._new(self.rows, self.route_second.height)
-            self.gelu(before.data_ptr(), before.data_ptr(), hidden.data_ptr())
-            logits = hidden @ route_second
+            logits = self._hidden(before) @ route_second
             tokens = torch.empty(self.rows, dtype=torch.int16, device=key.device)
             noise = prompts.data_ptr() if p.noise is None else p.noise.data_ptr()
             self.route(logits.data_ptr(), noise, tokens.data_ptr())
             order = sorted_rows(tokens.view(key.batch, -1))
             inner = normed @ into
-            local, sequence = self._new(self.rows, key.inner), self._new(self.rows, key.inner)
+            local = self._new(self.rows, key.inner)
             self.conv.convolve(inner.data_ptr(), taps.data_ptr(), p.conv_bias.data_ptr(), local.data_ptr())
-            self.gate(inner.data_ptr(), local.data_ptr(), order.data_ptr(), sequence.data_ptr())
+            sequence = self._sequence(inner, local, order)
             scanned, states, _ = scan_forward(self.shape, self._inputs(p, sequence, x_proj, tokens, prompts))
-            branch = self._normalised(p, scanned, order) @ out_weight
+            branch = self._scanned_norm(p, scanned, order) @ out_weight
         out = torch.empty(p.x.shape, dtype=key.out, device=key.device)
         x = p.x.data_ptr()
         self.add(branch.data_ptr(), x, x, x, x, out.data_ptr())
         return out, Kept(
-            route_first, route_second, into, out_weight, taps, prompts, x_proj, normed, before, hidden, logits, tokens,
-            order, inner, local, sequence, scanned, states,
+            route_first, route_second, into, out_weight, taps, prompts, x_proj, before, logits, tokens, order, inner,
+            local, scanned, states,
         )  # fmt: skip
 
-    def _normalised(self, p: StateSpaceTensors, scanned: Tensor, order: Tensor) -> Tensor:
+    # What one pass over the pixels makes is computed again in the backward pass, in place of kept in every layer.
+
+    def _normed(self, p: StateSpaceTensors) -> Tensor:
+        """The LayerNorm's result, with ones behind."""
+        normed = self._new(self.rows, self.into.height)
+        self.norm(p.x.data_ptr(), p.norm_weight.data_ptr(), p.norm_bias.data_ptr(), normed.data_ptr())
+        return normed
+
+    def _hidden(self, before: Tensor) -> Tensor:
+        """The router's hidden channels, with ones behind."""
+        hidden = self._new(self.rows, self.route_second.height)
+        self.gelu(before.data_ptr(), before.data_ptr(), hidden.data_ptr())
+        return hidden
+
+    def _sequence(self, inner: Tensor, local: Tensor, order: Tensor) -> Tensor:
+        """What is scanned, in the order of the tokens."""
+        sequence = self._new(self.rows, self.key.inner)
+        self.gate(inner.data_ptr(), local.data_ptr(), order.data_ptr(), sequence.data_ptr())
+        return sequence
+
+    def _scanned_norm(self, p: StateSpaceTensors, scanned: Tensor, order: Tensor) -> Tensor:
         """The LayerNorm of what was scanned, back in the image's order, with ones behind."""
         result = self._new(self.rows, self.out.height)
         weight, bias = p.out_norm_weight.data_ptr(), p.out_norm_bias.data_ptr()
@@ -161,8 +178,7 @@ class StateSpacePlan:
         memory, (conv_work, out_parts, parts) = self.work.allocate(key.device)
         d_branch = self._new(self.rows, self.out.width)
         self.to_branch(d_out.data_ptr(), parts, parts, d_branch.data_ptr())
-        # Computed again, as it is wide.
-        d_out_weight = self._normalised(p, k.scanned, k.order).t() @ d_branch
+        d_out_weight = self._scanned_norm(p, k.scanned, k.order).t() @ d_branch
         d_scanned = torch.empty_like(k.scanned)
         d_result = d_branch @ k.out.t()
         self.out_norm_backward(
@@ -173,11 +189,12 @@ class StateSpacePlan:
         self.sum_out_norm(out_parts, d.out_norm_weight.data_ptr(), on_bias, on_bias)
         d_sequence, d_logits, d = self._scan_backward(d_scanned, p, k, d)
         d_inner = self._gate_backward(d_sequence, p, k, d, conv_work)
-        d_route_second = k.route_hidden.t() @ d_logits
+        d_route_second = self._hidden(k.route_before).t() @ d_logits
         d_hidden, d_before = d_logits @ k.route_second.t(), torch.empty_like(k.route_before)
         self.gelu_backward(d_hidden.data_ptr(), k.route_before.data_ptr(), parts, d_before.data_ptr(), parts)
         d_normed = torch.addmm(d_inner @ k.into.t(), d_before, k.route_first.t())
-        d_into, d_route_first = k.normed.t() @ d_inner, k.normed.t() @ d_before
+        normed = self._normed(p).t()
+        d_into, d_route_first = normed @ d_inner, normed @ d_before
         routes = (d.route_first_weight, d.route_first_bias, d.route_second_weight, d.route_second_bias)
         self.unpack[0](
             [*self.route_first.halves(d_route_first), *self.route_second.halves(d_route_second),
@@ -198,8 +215,8 @@ class StateSpacePlan:
     ) -> tuple[Tensor, Tensor, StateSpaceTensors]:
         """(gradients of the sequence, of the logits, d with those of the scan's parameters)."""
         key = self.key
-        # The projections are computed again, against saving them in every layer.
-        inputs = self._inputs(p, k.sequence, k.x_proj, k.tokens, k.prompts)
+        sequence = self._sequence(k.inner, k.local, k.order)
+        inputs = self._inputs(p, sequence, k.x_proj, k.tokens, k.prompts)
         found = scan_backward(self.shape, d_scanned, inputs, k.states, None, A_is_log=True)
         d_prompts = prompt_gradients(found.projected, k.tokens, k.prompts).to(key.parameter)
         d_policy = found.projected[:, -key.states :] @ k.prompts.t().to(key.kind)
@@ -209,7 +226,7 @@ class StateSpacePlan:
         gradients = {
             "embedding": d_prompts @ p.basis.t(),
             "basis": p.embedding.t() @ d_prompts,
-            "x_proj_weight": found.projected.t() @ k.sequence,
+            "x_proj_weight": found.projected.t() @ sequence,
             "dt_projs_weight": found.dt_weight,
             "dt_projs_bias": found.bias,
             "A_logs": found.A,

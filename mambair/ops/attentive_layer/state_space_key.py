@@ -47,15 +47,12 @@ class Kept(NamedTuple):
     prompts: Tensor
     """(T, r) (r, N), the tokens' prompts (T, N)."""
     x_proj: Tensor
-    normed: Tensor
     route_before: Tensor
-    route_hidden: Tensor
     logits: Tensor
     tokens: Tensor
     order: Tensor
     inner: Tensor
     local: Tensor
-    sequence: Tensor
     scanned: Tensor
     states: Tensor
 
