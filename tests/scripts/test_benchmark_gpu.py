@@ -232,7 +232,44 @@ def test_the_table_of_growth_follows_those_of_inference(
     assert len(list(bench.gpu_networks.time_inference(*quick))) == 2, "small sizes tell nothing of growth"
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("CLASSIC", 20_421_863), ("LIGHT", 905_016), ("UNET", 26_779_480)])
+def test_version_2_is_measured_as_people_run_it_beside_the_published_code(bench: SimpleNamespace) -> None:
+    jobs = bench.jobs
+    made = (*jobs.v2_training_jobs(), *jobs.v2_inference_jobs())
+    half = [job for job in made if job.precision == jobs.HALF]
+    assert {job.name for job in half} == {job.name for job in made}
+    assert all(job.contenders[0].ways == (jobs.AS_IT_COMES, jobs.EAGER, jobs.GRAPH) for job in half)
+    assert all({jobs.AS_IT_COMES, jobs.EAGER} <= set(job.contenders[0].ways) for job in made)
+    assert all(job.published_ms is not None for job in made)
+
+
+def test_rows_of_version_2_beside_the_published_code(bench: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = bench.jobs
+    ours = jobs.Contender(jobs.OURS, _tiny, "numba", (jobs.AS_IT_COMES, jobs.EAGER))
+    other = jobs.Contender(jobs.SWINIR, _tiny, "numba", (jobs.EAGER,))
+    step = jobs.Job("step", (1, 3, 8, 8), jobs.HALF, (ours, other), published_ms=50.0, published_mebibytes=7.0)
+    image = jobs.Job("image", (1, 3, 8, 8), jobs.FP32, (ours,), published_ms=20.0)
+    monkeypatch.setattr(bench.timing, "reserved_mebibytes", lambda work: 3.0)
+    monkeypatch.setattr(bench.gpu_networks, "v2_training_jobs", lambda: (step,))
+    monkeypatch.setattr(bench.gpu_networks, "v2_inference_jobs", lambda: (image,))
+    *tables, compared = bench.gpu_networks.time_v2(_settings(bench), bench.timing.Budget(None))
+    assert [len(table.rows) for table in tables] == [3, 1, 2, 1]
+    assert [(row["work"], row["type"], row["way"]) for row in compared.rows] == [
+        ("step", "bf16", "as it comes"),
+        ("step", "bf16", "eager"),
+        ("image", "fp32", "as it comes"),
+        ("image", "fp32", "eager"),
+    ]
+    assert [row["published ms"] for row in compared.rows] == [50.0, 50.0, 20.0, 20.0]
+    assert [row["published MiB"] for row in compared.rows] == [7.0, 7.0, None, None]
+    assert [row["peak MiB"] for row in compared.rows] == [3.0, 2.0] * 2
+    assert all(row["ratio"] == row["ms"] / row["published ms"] for row in compared.rows)
+    assert len(list(bench.gpu_networks.time_v2(_settings(bench, quick=True), bench.timing.Budget(None)))) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("CLASSIC", 20_421_863), ("LIGHT", 905_016), ("UNET", 26_779_480), ("V2_LIGHT", 774_092), ("V2_BASE", 22_903_001)],
+)
 def test_the_networks_are_the_papers(bench: SimpleNamespace, name: str, parameters: int) -> None:
     network = build_network(getattr(bench.networks, name))
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
