@@ -65,6 +65,8 @@ def prompt_gradients_kernel(
         token = tl.load(tokens_ptr + i, mask=exists, other=-1).to(tl.int32)
         mask = exists[:, None] & (n < N)[None, :]
         d_C = tl.load(d_projected_ptr + i[:, None] * P + P - N + n[None, :], mask=mask, other=0.0)
+        if PRECISION == "ieee":  # GPUs before 8.0, for which Triton 3.3 does not compile products of fp16
+            d_C = d_C.to(tl.float32)
         chosen = (token[None, :] == t[:, None]).to(d_C.dtype)
         total = tl.dot(chosen, d_C, total, input_precision=PRECISION)
     place = (tl.program_id(0) * T + t[:, None]) * N + n[None, :]
