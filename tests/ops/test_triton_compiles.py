@@ -27,12 +27,13 @@ SEQUENTIAL = SCAN | {"BN": 16}
 SEQUENCE = {"IMAGE": False, "EVEN": True, "WIDE": True}
 PROJECT = {"E": 72, "R": 4, "BR": 16, "BL": 64, "BE": 64}
 DELTA = {"E": 72, "R": 4, "P": 24, "SLOTS": 4, "RUN": 8, "SHARING": 4, "PIXELS": 4, "BLOCK": 128}
+PRODUCT = {"E": 72, "R": 12, "P": 32, "SLOTS": 4, "BR": 16, "BL": 64, "BE": 64, "SOFTPLUS": True}
 
 # (kernel, compile-time arguments, warps); "precision" is filled in for each GPU.
 KERNELS = {
-    "states": (forward.scan_kernel, SEQUENTIAL | {"OUTPUTS": False, "LAST": False}, 1),
-    "outputs": (forward.scan_kernel, SEQUENTIAL | {"OUTPUTS": True, "LAST": False, "BE": 64}, 1),
-    "sequence": (forward.scan_kernel, SEQUENTIAL | SEQUENCE | {"OUTPUTS": True, "LAST": True}, 1),
+    "states": (forward.scan_kernel, SEQUENTIAL | {"OUTPUTS": False, "LAST": False, "SKIP": True}, 1),
+    "outputs": (forward.scan_kernel, SEQUENTIAL | {"OUTPUTS": True, "LAST": False, "SKIP": False, "BE": 64}, 1),
+    "sequence": (forward.scan_kernel, SEQUENTIAL | SEQUENCE | {"OUTPUTS": True, "LAST": True, "SKIP": False}, 1),
     "pass_states": (
         forward.pass_states_kernel,
         {"N": 10, "ROWS": 10, "SENSES": 2, "BACKWARD": False, "INITIAL": False, "BC": 16, "BE": 32},
@@ -48,6 +49,7 @@ KERNELS = {
     "pack_parameters": (prepare.pack_parameters_kernel, {"BN": 16, "BR": 4, "BE": 32}, 1),
     "delta": (prepare.delta_kernel, DELTA | {"GIVEN": False, "SOFTPLUS": True}, 4),
     "delta given": (prepare.delta_kernel, DELTA | {"R": 0, "GIVEN": True, "SOFTPLUS": False}, 4),
+    "delta product": (prepare.delta_product_kernel, PRODUCT, 4),
     "order_bc": (prepare.order_bc_kernel, TILES, 4),
     "gather_bc": (projections.gather_bc_kernel, TILES, 4),
     "dt_gradient": (projections.dt_gradient_kernel, PROJECT | {"PRECISION": "products"}, 4),

@@ -65,6 +65,7 @@ def scan_half(
         kind,
         parameters[0].dtype,
         None if keep is None else keep.dtype,
+        torch.is_grad_enabled(),
         norm_eps,
         out_norm_eps,
         x.device,

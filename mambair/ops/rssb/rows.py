@@ -98,10 +98,11 @@ class Rows:
         return self.summing(rows.norm_backward_kernel, types, constants, width)
 
     def gate(
-        self, channels: int, width: int, z_stride: int, parts: int, eps: float, kind: Dtype, parameter: Dtype
-    ) -> PreparedKernel:
-        """parts, z, weight, bias, y, gated."""
-        constants = {"C": channels, "CP": width, "ZS": z_stride, "PARTS": parts, "EPS": eps}
+        self, channels: int, width: int, z_stride: int, parts: int, eps: float, kind: Dtype, parameter: Dtype,
+        keep: bool,
+    ) -> PreparedKernel:  # fmt: skip
+        """parts, z, weight, bias, y, gated. keep: whether y is stored; it may be any address where not."""
+        constants = {"C": channels, "CP": width, "ZS": z_stride, "PARTS": parts, "EPS": eps, "KEEP": keep}
         types = (kind, kind, parameter, parameter, kind, kind)
         return self.each(rows.gate_kernel, types, constants, width, (self.count * channels,))
 

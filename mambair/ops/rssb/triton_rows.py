@@ -98,10 +98,13 @@ def norm_backward_kernel(
 @triton.jit(do_not_specialize=["rows", "part_stride"])
 def gate_kernel(
     parts_ptr, z_ptr, weight_ptr, bias_ptr, y_ptr, gated_ptr, rows, part_stride,
-    C: tl.constexpr, CP: tl.constexpr, ZS: tl.constexpr, PARTS: tl.constexpr, EPS: tl.constexpr, BR: tl.constexpr,
-    BC: tl.constexpr,
+    C: tl.constexpr, CP: tl.constexpr, ZS: tl.constexpr, PARTS: tl.constexpr, EPS: tl.constexpr, KEEP: tl.constexpr,
+    BR: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
-    """gated (rows, CP) = LayerNorm(y) SiLU(z), where y (rows, C) is the sum of PARTS parts; z: rows ZS apart."""
+    """gated (rows, CP) = LayerNorm(y) SiLU(z), where y (rows, C) is the sum of PARTS parts; z: rows ZS apart.
+
+    KEEP: y is stored too, for the backward pass.
+    """
     r = tl.program_id(0).to(tl.int64) * BR + tl.arange(0, BR)[:, None]
     c = tl.arange(0, BC)[None, :]
     live = c < C
@@ -110,7 +113,8 @@ def gate_kernel(
     for part in tl.static_range(PARTS):
         y += tl.load(parts_ptr + part * tl.cast(part_stride, tl.int64) + r * C + c, mask=mask, other=0.0).to(tl.float32)
     y = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + r * C + c, y, mask=mask)
+    if KEEP:
+        tl.store(y_ptr + r * C + c, y, mask=mask)
     z = tl.load(z_ptr + r * ZS + c, mask=mask, other=0.0).to(tl.float32)
     weight = tl.load(weight_ptr + c, mask=live, other=0.0).to(tl.float32)
     bias = tl.load(bias_ptr + c, mask=live, other=0.0).to(tl.float32)

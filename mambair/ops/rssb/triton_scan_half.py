@@ -47,7 +47,8 @@ class ScanHalfParameters(NamedTuple):
 class ScanHalf:
     """What the operator is applied to.
 
-    kind: the type that products run in.  keep: of the factor for each image, None without it.
+    kind: the type that products run in.  keep: of the factor for each image, None without it.  gradients: whether a
+    backward pass may follow.
     """
 
     batch: int
@@ -62,6 +63,7 @@ class ScanHalf:
     kind: torch.dtype
     parameter: torch.dtype
     keep: torch.dtype | None
+    gradients: bool
     norm_eps: float
     out_norm_eps: float
     device: torch.device
@@ -118,8 +120,9 @@ class ScanHalfPlan:
         scale = "none" if key.keep is None else "image"
         self.norm = rows.norm(C, self.width, key.norm_eps, False, key.x, parameter, kind)
         self.gate = rows.gate(
-            E, self.inner_width, self.both_width, self.scan.parts_count, key.out_norm_eps, kind, parameter
-        )
+            E, self.inner_width, self.both_width, self.scan.parts_count, key.out_norm_eps, kind, parameter,
+            key.gradients,
+        )  # fmt: skip
         self.add = rows.add_skip(C, self.width, scale, False, kind, key.keep or _FP32, parameter, key.x, key.out)
         self.to_branch = rows.to_branch(C, self.width, scale, key.out, key.keep or _FP32, kind)
         self.gate_backward = rows.gate_backward(
@@ -183,7 +186,8 @@ class ScanHalfPlan:
             scanned.data_ptr(), 0, projected.data_ptr(), A2, dt_weight, p.dt_projs_bias.data_ptr(), p.Ds.data_ptr()
         )
         self.scan(at, [work + offset for offset in self.scan.work.offsets], kept, work, parts)
-        y, gated = new(rows, E), new(rows, self.inner_width)
+        gated = new(rows, self.inner_width)
+        y = new(rows, E) if key.gradients else gated
         z = both.data_ptr() + E * key.kind.itemsize
         self.gate(
             parts, z, p.out_norm_weight.data_ptr(), p.out_norm_bias.data_ptr(), y.data_ptr(), gated.data_ptr()

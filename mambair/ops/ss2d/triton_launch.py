@@ -24,6 +24,9 @@ _RUN = 8
 _DELTA_PIXELS = 4
 _SHARING = 4
 _BLOCK = 128
+# Of delta_product_kernel: the least rank that it is for, and the pixels and channels of a program.
+_PRODUCT_RANKS = 8
+_PRODUCT_TILE = 64, 64
 _FP32 = torch.float32
 
 
@@ -142,6 +145,28 @@ def pack_parameters(A_logs: Tensor, dt_weight: Tensor) -> tuple[Tensor, Tensor]:
     return A2, packed
 
 
+def delta_launch(launch: Launch, types: ScanTypes, device: torch.device) -> PreparedKernel:
+    """The launch over projected, the weights (any address where delta is given), bias, given delta, delta."""
+    shape, given = launch.shape, types.delta is not None
+    pointers = (
+        types.projected, types.bias if given else _FP32, types.bias, types.delta or types.x, types.after_softplus,
+    )  # fmt: skip
+    numbers = (launch.pixels, shape.directions, shape.groups, *launch.which)
+    options = {"E": shape.channels, "SOFTPLUS": shape.softplus, "R": shape.rank, "P": shape.projections}
+    options |= {"SLOTS": launch.slots, "num_warps": 4}
+    halves = types.after_softplus != _FP32 and product_precision(types.projected, device) == "tf32"
+    if halves and not given and _PRODUCT_RANKS <= shape.rank <= 16:
+        pixels, channels = _PRODUCT_TILE
+        programs = triton.cdiv(launch.pixels, pixels) * blocks_of(shape.channels, channels) * launch.slots
+        options |= {"BR": 16, "BL": pixels, "BE": channels}
+        return PreparedKernel(prepare.delta_product_kernel, (programs,), pointers, numbers, device, options)
+    run = math.gcd(shape.channels, _RUN)
+    places = triton.cdiv(launch.pixels, _SHARING * _DELTA_PIXELS) * _SHARING * (shape.channels // run)
+    options |= {"RUN": run, "SHARING": _SHARING, "PIXELS": _DELTA_PIXELS, "BLOCK": _BLOCK, "GIVEN": given}
+    grid = (triton.cdiv(places, _BLOCK) * launch.slots,)
+    return PreparedKernel(prepare.delta_kernel, grid, pointers, numbers, device, options)
+
+
 class PrepareScan:
     """delta (B L, S, E) and tile_bc (B, S, tiles, 2N, T) of the launch's directions."""
 
@@ -149,19 +174,8 @@ class PrepareScan:
         shape = launch.shape
         self.delta = (launch.pixels, launch.slots, shape.channels), types.after_softplus
         self.bc = (shape.batch, launch.slots, launch.tiles, 2 * shape.states, launch.plan.tile), _FP32
-        run = math.gcd(shape.channels, _RUN)
-        together = _SHARING * _DELTA_PIXELS
-        places = triton.cdiv(launch.pixels, together) * _SHARING * (shape.channels // run)
-        given = types.delta is not None
-        self._given = given
-        self._delta = PreparedKernel(
-            prepare.delta_kernel, (triton.cdiv(places, _BLOCK) * launch.slots,),
-            (types.projected, types.bias if given else _FP32, types.bias, types.delta or types.x, types.after_softplus),
-            (launch.pixels, shape.directions, shape.groups, *launch.which), device,
-            {"E": shape.channels, "RUN": run, "SHARING": _SHARING, "PIXELS": _DELTA_PIXELS, "BLOCK": _BLOCK,
-             "GIVEN": given, "SOFTPLUS": shape.softplus, "R": shape.rank, "P": shape.projections,
-             "SLOTS": launch.slots, "num_warps": 4},
-        )  # fmt: skip
+        self._given = types.delta is not None
+        self._delta = delta_launch(launch, types, device)
         self._bc = PreparedKernel(
             prepare.order_bc_kernel, launch.tile_grid(), (types.projected, _FP32), launch.tile_numbers(), device,
             launch.tile_options(),
@@ -222,11 +236,11 @@ class ForwardScan:
         )  # fmt: skip
         self._states, self._outputs = (
             PreparedKernel(
-                forward.scan_kernel, launch.grid(plan.block), pointers, numbers, device,
-                {"OUTPUTS": outputs, "LAST": outputs and not shape.image}
+                forward.scan_kernel, launch.grid(plan.block, int(skip)), pointers, numbers, device,
+                {"OUTPUTS": outputs, "LAST": outputs and not shape.image, "SKIP": skip}
                 | launch.sequential_options(plan.block, plan.registers),
             )
-            for outputs in (False, True)
+            for outputs, skip in ((False, shape.image and chunks > 1), (True, False))
         )  # fmt: skip
         self._pass = pass_states_kernel(launch, shape.states, device)
         self.sum_parts = sum_parts_kernel(self.parts_count, self.size, types.x, device)

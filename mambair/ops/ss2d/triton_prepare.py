@@ -122,6 +122,39 @@ def delta_kernel(
 
 
 @triton.jit
+def delta_product_kernel(
+    projected_ptr, dt_weight_ptr, bias_ptr, given_ptr, delta_ptr, pixels, K, G, first_group, groups,
+    E: tl.constexpr, R: tl.constexpr, P: tl.constexpr, SLOTS: tl.constexpr, BR: tl.constexpr, BL: tl.constexpr,
+    BE: tl.constexpr, SOFTPLUS: tl.constexpr,
+):  # fmt: skip
+    """delta of one direction, projected and kept in 16 bits: BL pixels by BE channels on the tensor cores.
+
+    A weight is the sum of two numbers of 16 bits, to 2^-17 of it in bf16; given_ptr is not read.
+    """
+    # Blocks of a direction's channels, and directions of a pixel, side by side: they share sectors of memory.
+    BLOCKS: tl.constexpr = (E + BE - 1) // BE
+    block = tl.program_id(0) % BLOCKS
+    slot = tl.program_id(0) // BLOCKS % SLOTS
+    _, _, k = direction(slot, first_group, groups, G)
+    pixel = (tl.program_id(0) // (BLOCKS * SLOTS)).to(tl.int64) * BL + tl.arange(0, BL)[:, None]
+    r = tl.arange(0, BR)
+    e = block * BE + tl.arange(0, BE)[None, :]
+    source = projected_ptr + pixel * (K * P) + k * P + r[None, :]
+    dt = tl.load(source, mask=(pixel < pixels) & (r < R)[None, :], other=0.0)
+    weight = tl.load(dt_weight_ptr + (k * R + r[:, None]) * E + e, mask=(r < R)[:, None] & (e < E), other=0.0)
+    bias = tl.load(bias_ptr + k * E + e, mask=e < E, other=0.0).to(tl.float32)
+    upper = weight.to(dt.dtype)
+    v = tl.dot(dt, (weight - upper.to(tl.float32)).to(dt.dtype))
+    v = tl.dot(dt, upper, v) + bias
+    if SOFTPLUS:
+        v = tl.minimum(softplus(v, True), _HALF_MAX)
+    else:
+        v = tl.clamp(v, -_HALF_MAX, _HALF_MAX)
+    target = delta_ptr + (pixel * SLOTS + slot) * E + e
+    tl.store(target, v.to(delta_ptr.dtype.element_ty), mask=(pixel < pixels) & (e < E))
+
+
+@triton.jit
 def order_bc_kernel(
     projected_ptr, tile_bc_ptr, height, width, P, R, N, K, G, first_group, groups, tile_pitch,
     BP: tl.constexpr, BT: tl.constexpr, T: tl.constexpr, IMAGE: tl.constexpr, SENSES: tl.constexpr,

@@ -32,7 +32,7 @@ KERNELS = {
     "norm": (rows.norm_kernel, SIZES | TILE | {"EPS": 1e-5, "ONES": True}, 4),
     "norm_backward": (rows.norm_backward_kernel, SIZES | TILE | {"EPS": 1e-5, "SKIP": True}, 4),
     "norm_backward, no skip": (rows.norm_backward_kernel, SIZES | TILE | {"EPS": 1e-5, "SKIP": False}, 4),
-    "gate": (rows.gate_kernel, GATE | {"PARTS": 4}, 4),
+    "gate": (rows.gate_kernel, GATE | {"PARTS": 4, "KEEP": True}, 4),
     "gate_backward": (rows.gate_backward_kernel, GATE | {"ZW": 72}, 4),
     "gelu": (rows.gelu_kernel, GELU | {"BIAS": True, "ONES": False}, 4),
     "gelu_backward": (rows.gelu_backward_kernel, GELU | {"BIAS": True}, 4),
