@@ -27,7 +27,7 @@ SEQUENTIAL = SCAN | {"BN": 16}
 SEQUENCE = {"IMAGE": False, "EVEN": True, "WIDE": True}
 PROJECT = {"E": 72, "R": 4, "BR": 16, "BL": 64, "BE": 64}
 DELTA = {"E": 72, "R": 4, "P": 24, "SLOTS": 4, "RUN": 8, "SHARING": 4, "PIXELS": 4, "BLOCK": 128}
-PRODUCT = {"E": 72, "R": 12, "P": 32, "SLOTS": 4, "BR": 16, "BL": 64, "BE": 64, "SOFTPLUS": True}
+PRODUCT = {"E": 72, "R": 12, "P": 32, "SLOTS": 4, "BR": 16, "BL": 64, "BE": 64}
 
 # (kernel, compile-time arguments, warps); "precision" is filled in for each GPU.
 KERNELS = {

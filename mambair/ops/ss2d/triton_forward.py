@@ -97,7 +97,7 @@ def scan_kernel(
     if not OUTPUTS:
         tl.store(states_ptr, h, mask=live)
         tl.store(delta_sums_ptr + chunk_index * EP + e, total)
-    if SKIP:
+    if SKIP:  # noqa: SIM102 (decided when the kernel is compiled)
         # By the direction's first chunk.
         if chunk == tl.where(sense == 1, chunks - 1, 0):
             last_chunk = (b * chunks + chunks - 1 - chunk) * K + k

@@ -24,8 +24,9 @@ _RUN = 8
 _DELTA_PIXELS = 4
 _SHARING = 4
 _BLOCK = 128
-# Of delta_product_kernel: the least rank that it is for, and the pixels and channels of a program.
+# Of delta_product_kernel: the least and the largest rank that it is for, and the pixels and channels of a program.
 _PRODUCT_RANKS = 8
+_PRODUCT_COLUMNS = 16
 _PRODUCT_TILE = 64, 64
 _FP32 = torch.float32
 
@@ -152,17 +153,17 @@ def delta_launch(launch: Launch, types: ScanTypes, device: torch.device) -> Prep
         types.projected, types.bias if given else _FP32, types.bias, types.delta or types.x, types.after_softplus,
     )  # fmt: skip
     numbers = (launch.pixels, shape.directions, shape.groups, *launch.which)
-    options = {"E": shape.channels, "SOFTPLUS": shape.softplus, "R": shape.rank, "P": shape.projections}
-    options |= {"SLOTS": launch.slots, "num_warps": 4}
+    options = {"E": shape.channels, "R": shape.rank, "P": shape.projections, "SLOTS": launch.slots, "num_warps": 4}
     halves = types.after_softplus != _FP32 and product_precision(types.projected, device) == "tf32"
-    if halves and not given and _PRODUCT_RANKS <= shape.rank <= 16:
+    if halves and not given and shape.softplus and _PRODUCT_RANKS <= shape.rank <= _PRODUCT_COLUMNS:
         pixels, channels = _PRODUCT_TILE
         programs = triton.cdiv(launch.pixels, pixels) * blocks_of(shape.channels, channels) * launch.slots
-        options |= {"BR": 16, "BL": pixels, "BE": channels}
+        options |= {"BR": _PRODUCT_COLUMNS, "BL": pixels, "BE": channels}
         return PreparedKernel(prepare.delta_product_kernel, (programs,), pointers, numbers, device, options)
     run = math.gcd(shape.channels, _RUN)
     places = triton.cdiv(launch.pixels, _SHARING * _DELTA_PIXELS) * _SHARING * (shape.channels // run)
-    options |= {"RUN": run, "SHARING": _SHARING, "PIXELS": _DELTA_PIXELS, "BLOCK": _BLOCK, "GIVEN": given}
+    options |= {"RUN": run, "SHARING": _SHARING, "PIXELS": _DELTA_PIXELS, "BLOCK": _BLOCK}
+    options |= {"GIVEN": given, "SOFTPLUS": shape.softplus}
     grid = (triton.cdiv(places, _BLOCK) * launch.slots,)
     return PreparedKernel(prepare.delta_kernel, grid, pointers, numbers, device, options)
 

@@ -125,7 +125,7 @@ def delta_kernel(
 def delta_product_kernel(
     projected_ptr, dt_weight_ptr, bias_ptr, given_ptr, delta_ptr, pixels, K, G, first_group, groups,
     E: tl.constexpr, R: tl.constexpr, P: tl.constexpr, SLOTS: tl.constexpr, BR: tl.constexpr, BL: tl.constexpr,
-    BE: tl.constexpr, SOFTPLUS: tl.constexpr,
+    BE: tl.constexpr,
 ):  # fmt: skip
     """delta of one direction, projected and kept in 16 bits: BL pixels by BE channels on the tensor cores.
 
@@ -146,10 +146,7 @@ def delta_product_kernel(
     upper = weight.to(dt.dtype)
     v = tl.dot(dt, (weight - upper.to(tl.float32)).to(dt.dtype))
     v = tl.dot(dt, upper, v) + bias
-    if SOFTPLUS:
-        v = tl.minimum(softplus(v, True), _HALF_MAX)
-    else:
-        v = tl.clamp(v, -_HALF_MAX, _HALF_MAX)
+    v = tl.minimum(softplus(v, True), _HALF_MAX)
     target = delta_ptr + (pixel * SLOTS + slot) * E + e
     tl.store(target, v.to(delta_ptr.dtype.element_ty), mask=(pixel < pixels) & (e < E))
 
