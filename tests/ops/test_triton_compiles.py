@@ -7,8 +7,10 @@ triton = pytest.importorskip("triton")
 
 from mambair.ops.ss2d import triton_backward as backward  # noqa: E402
 from mambair.ops.ss2d import triton_forward as forward  # noqa: E402
+from mambair.ops.ss2d import triton_launch  # noqa: E402
 from mambair.ops.ss2d import triton_prepare as prepare  # noqa: E402
 from mambair.ops.ss2d import triton_projections as projections  # noqa: E402
+from mambair.ops.ss2d.triton_plan import Launch, ScanShape, make_plan  # noqa: E402
 from tests.ops.compiling import compiled  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -27,13 +29,13 @@ SEQUENTIAL = SCAN | {"BN": 16}
 SEQUENCE = {"IMAGE": False, "EVEN": True, "WIDE": True}
 PROJECT = {"E": 72, "R": 4, "BR": 16, "BL": 64, "BE": 64}
 DELTA = {"E": 72, "R": 4, "P": 24, "SLOTS": 4, "RUN": 8, "SHARING": 4, "PIXELS": 4, "BLOCK": 128}
-PRODUCT = {"E": 72, "R": 12, "P": 32, "SLOTS": 4, "BR": 16, "BL": 64, "BE": 64}
+PRODUCT = {"E": 360, "R": 12, "P": 44, "SLOTS": 4, "BR": 16, "BL": 128, "BE": 32}
 
 # (kernel, compile-time arguments, warps); "precision" is filled in for each GPU.
 KERNELS = {
-    "states": (forward.scan_kernel, SEQUENTIAL | {"OUTPUTS": False, "LAST": False, "SKIP": True}, 1),
-    "outputs": (forward.scan_kernel, SEQUENTIAL | {"OUTPUTS": True, "LAST": False, "SKIP": False, "BE": 64}, 1),
-    "sequence": (forward.scan_kernel, SEQUENTIAL | SEQUENCE | {"OUTPUTS": True, "LAST": True, "SKIP": False}, 1),
+    "states": (forward.scan_kernel, SEQUENTIAL | {"OUTPUTS": False, "LAST": False}, 1),
+    "outputs": (forward.scan_kernel, SEQUENTIAL | {"OUTPUTS": True, "LAST": False, "BE": 64}, 1),
+    "sequence": (forward.scan_kernel, SEQUENTIAL | SEQUENCE | {"OUTPUTS": True, "LAST": True}, 1),
     "pass_states": (
         forward.pass_states_kernel,
         {"N": 10, "ROWS": 10, "SENSES": 2, "BACKWARD": False, "INITIAL": False, "BC": 16, "BE": 32},
@@ -68,6 +70,23 @@ def test_compiles(kernel: str, capability: int, kind: str) -> None:
 def test_values_stay_in_their_threads(kernel: str) -> None:
     """Also where every size is a multiple of 16, which would let neighbouring channels be loaded together."""
     assert "shfl.sync.bfly" not in stages(kernel, 90, "bf16")["ptx"]
+
+
+@pytest.mark.parametrize(
+    ("rank", "kind", "product"),
+    [(7, torch.bfloat16, False), (8, torch.bfloat16, True), (16, torch.float16, True), (17, torch.float16, False),
+     (12, torch.float32, False)],
+)  # fmt: skip
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0)])
+def test_delta_of_middle_ranks_runs_on_tensor_cores_that_take_bf16(
+    rank: int, kind: torch.dtype, product: bool, capability: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    shape = ScanShape(1, 16, 16, channels=24, groups=2, senses=2, states=4, rank=rank, image=True)
+    types = triton_launch.ScanTypes(kind, None, kind, torch.float32, torch.float32)
+    launch = triton_launch.delta_launch(Launch(shape, make_plan(shape, 132), 0, 2), types, torch.device("cuda", 0))
+    expected = prepare.delta_product_kernel if product and capability >= (8, 0) else prepare.delta_kernel
+    assert launch.variant[0] is expected
 
 
 def stages(kernel: str, capability: int, kind: str) -> dict:

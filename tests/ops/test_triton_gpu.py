@@ -19,6 +19,8 @@ SIZES = [
     {"height": 13, "width": 37, "channels": 40, "states": 16, "rank": 3},
     {"height": 32, "width": 48, "channels": 72, "states": 10, "rank": 4, "batch": 1},
     {"height": 16, "width": 32, "channels": 360, "states": 16, "rank": 12, "batch": 1},
+    {"height": 13, "width": 37, "channels": 40, "states": 16, "rank": 12},
+    {"height": 37, "width": 40, "channels": 33, "states": 5, "rank": 9, "batch": 1},  # 23 chunks
     {"height": 40, "width": 16, "channels": 33, "states": 5, "rank": 2, "directions": 2},
     {"height": 7, "width": 50, "channels": 20, "states": 64, "rank": 2, "directions": 1},
     {"height": 1, "width": 1, "channels": 5, "states": 3, "rank": 1},

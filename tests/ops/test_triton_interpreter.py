@@ -6,16 +6,18 @@ import pytest
 
 from tests.ops.interpreting import run_interpreted
 
-CASES = (
-    "four directions",
-    "two directions, gaps in memory",
-    "two blocks of channels",
-    "one pixel",
-    "large delta",
-    "full lines",
-    "sequence",
-    "sequence, plain delta",
-)
+LIMITS = {
+    "four directions": 1e-5,
+    "two directions, gaps in memory": 1e-5,
+    "two blocks of channels": 1e-5,
+    "one pixel": 1e-5,
+    "large delta": 1e-5,
+    "full lines": 1e-5,
+    "more chunks than are passed at once": 1e-5,
+    "sequence": 1e-5,
+    "sequence, plain delta": 1e-5,
+    "delta as a product": 5e-4,  # rounded to fp16
+}
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
@@ -26,10 +28,10 @@ def errors() -> dict[str, dict[str, float]]:
     return run_interpreted("tests.ops.triton_interpreted")
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", LIMITS)
 def test_output_and_gradients_match_float64(errors: dict[str, dict[str, float]], case: str) -> None:
-    assert {name: error for name, error in errors[case].items() if not error < 1e-5} == {}
+    assert {name: error for name, error in errors[case].items() if not error < LIMITS[case]} == {}
 
 
 def test_every_case_ran(errors: dict[str, dict[str, float]]) -> None:
-    assert tuple(errors) == CASES
+    assert tuple(errors) == tuple(LIMITS)

@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from mambair.ops import selective_scan, ss2d_scan
-from mambair.ops.ss2d import triton_plan
+from mambair.ops.ss2d import triton_launch, triton_plan, triton_prepare
 from tests.ops.cases import gradients, leaves, random_scan, random_ss2d, relative_error
 
+HALF = torch.float16
 plan_by_size = triton_plan.make_plan
 
 
 def small_plan(shape: triton_plan.ScanShape, processors: int) -> triton_plan.Plan:
-    """Two chunks where there are two tiles, so that states pass between them."""
-    return dataclasses.replace(plan_by_size(shape, processors), chunks=min(2, *shape.axis_tiles(8)))
+    """Two chunks where there are two tiles, so that states pass between them; of a long line all, one by one."""
+    tiles = min(shape.axis_tiles(8))
+    return dataclasses.replace(plan_by_size(shape, processors), chunks=tiles if tiles > 16 else min(2, tiles))
 
 
 def scattered(tensor: Tensor) -> Tensor:
@@ -62,6 +64,22 @@ def scan_case(generator: torch.Generator, *, softplus: bool, **sizes: int) -> di
     return errors(results[1], results[0])
 
 
+def product_case(generator: torch.Generator, *, pixels: int, channels: int, rank: int) -> dict[str, float]:
+    """Delta of all directions as a product, which the interpreter does for fp16 only."""
+    shape = triton_plan.ScanShape(1, 1, pixels, channels, groups=2, senses=2, states=2, rank=rank, image=True)
+    launch = triton_plan.Launch(shape, plan_by_size(shape, 132), 0, 2)
+    projected = torch.randn(pixels, 4, shape.projections, generator=generator).to(HALF)
+    weight = torch.randn(4, rank, channels, generator=generator) / rank**0.5
+    bias = torch.randn(4, channels, generator=generator)
+    found = torch.full((pixels, 4, channels), torch.nan, dtype=HALF)
+    types = triton_launch.ScanTypes(HALF, None, HALF, torch.float32, torch.float32)
+    kernel = triton_launch.delta_launch(launch, types, projected.device)
+    assert kernel.variant[0] is triton_prepare.delta_product_kernel
+    kernel(*(tensor.data_ptr() for tensor in (projected, weight, bias, projected, found)))
+    expected = torch.einsum("lkr,kre->lke", projected[..., :rank].double(), weight.double()) + bias
+    return errors({"delta": found}, {"delta": torch.nn.functional.softplus(expected)})
+
+
 def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     generator = torch.Generator().manual_seed(0)
     one = {"batch": 1, "channels": 5, "rank": 2, "states": 2}
@@ -71,11 +89,14 @@ def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     yield "one pixel", ss2d_case(generator, **one, height=1, width=1, directions=1)
     yield "large delta", ss2d_case(generator, **one, height=1, width=9, directions=2, bias=12.0)
     yield "full lines", ss2d_case(generator, **one, height=2, width=8, directions=2)
+    yield "more chunks than are passed at once", ss2d_case(generator, **one, height=1, width=130, directions=1)
     yield "sequence", scan_case(generator, softplus=True, batch=1, channels=6, length=11, states=2, groups=2)
     yield (
         "sequence, plain delta",
         scan_case(generator, softplus=False, batch=1, channels=3, length=9, states=2, groups=1),
     )
+    triton_launch.product_precision = lambda *_: "tf32"
+    yield "delta as a product", product_case(generator, pixels=133, channels=40, rank=9)
 
 
 triton_plan.make_plan = small_plan

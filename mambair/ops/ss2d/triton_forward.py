@@ -39,20 +39,16 @@ def scan_kernel(
     x_ptr, delta_ptr, tile_bc_ptr, A2_ptr, D_ptr, states_ptr, delta_sums_ptr, last_ptr, parts_ptr,
     height, width, pixel_stride, group_stride, part_stride, E, EP, K, G, chunks, tile_pitch,
     N: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
-    WIDE: tl.constexpr, OUTPUTS: tl.constexpr, LAST: tl.constexpr, SKIP: tl.constexpr,
+    WIDE: tl.constexpr, OUTPUTS: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
     """One direction's chunk: the first time (not OUTPUTS) from a state of zero, for the state at its end and the sum of
     its delta; the second time from the state that enters it, for y. Direction k writes y to parts_ptr + k part_stride.
 
     LAST: the state that leaves the last chunk of every direction goes to last_ptr (B, K, N, E).
-    SKIP: nobody needs that state, so there are programs for one chunk less; the sum of its delta is set to zero, since
-    what enters a direction backwards is multiplied by exp2(A2 sum), and is zero.
     """
     chunk = tl.program_id(1)
     b = (tl.program_id(2) // K).to(tl.int64)
     group, sense, k = direction(tl.program_id(2) % K, 0, G, G)
-    if SKIP:
-        chunk += tl.where(sense == 1, 1, 0)
     length, line_count, along, across = line_geometry(group, height, width, IMAGE)
     e, exists_e = block_channels(tl.program_id(0), E, BE)
     n = tl.arange(0, BN)[:, None, None]
@@ -97,11 +93,6 @@ def scan_kernel(
     if not OUTPUTS:
         tl.store(states_ptr, h, mask=live)
         tl.store(delta_sums_ptr + chunk_index * EP + e, total)
-    if SKIP:  # noqa: SIM102 (decided when the kernel is compiled)
-        # By the direction's first chunk.
-        if chunk == tl.where(sense == 1, chunks - 1, 0):
-            last_chunk = (b * chunks + chunks - 1 - chunk) * K + k
-            tl.store(delta_sums_ptr + last_chunk * EP + e, tl.zeros_like(total))
     if LAST:  # noqa: SIM102 (the first is decided when the kernel is compiled)
         if chunk == tl.where(sense == 1, 0, chunks - 1):
             tl.store(last_ptr + ((b * K + k) * N + n) * E + e, h, mask=live & exists_e)

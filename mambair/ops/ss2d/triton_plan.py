@@ -203,6 +203,5 @@ class Launch:
         sizes = {"BN": triton.next_power_of_2(self.shape.states), "BE": block}
         return self.scan_options() | sizes | {"maxnreg": registers}
 
-    def grid(self, block: int, without: int = 0) -> tuple[int, int, int]:
-        """A program for each block of channels, chunk and direction; `without`: for so many chunks less."""
-        return blocks_of(self.shape.channels, block), self.plan.chunks - without, self.shape.batch * self.slots
+    def grid(self, block: int) -> tuple[int, int, int]:
+        return blocks_of(self.shape.channels, block), self.plan.chunks, self.shape.batch * self.slots

@@ -81,8 +81,8 @@ def delta_kernel(
     """delta of one direction. GIVEN: delta before bias is in given_ptr (B L, K, E).
 
     A thread takes RUN channels side by side of PIXELS pixels, and SHARING threads side by side those of as many times
-    more pixels; all share the weights, whose loads would otherwise take longer than all arithmetic. With a rank this
-    small, plain multiplications are faster than tensor cores, which wait for shared memory.
+    more pixels; all share the weights, whose loads would otherwise take longer than all arithmetic. With a rank of up
+    to 7, plain multiplications are no slower than tensor cores, which wait for shared memory.
     """
     # Directions of a pixel side by side: they share sectors of memory.
     slot = tl.program_id(0) % SLOTS
