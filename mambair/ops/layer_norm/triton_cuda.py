@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mambair.ops.launching import compile_together
-from mambair.ops.rssb.rows import Rows
+from mambair.ops.rssb.rows import MANY_PROGRAMS, Rows
 
 _FP32 = torch.float32
 
@@ -38,8 +38,8 @@ class LayerNormPlan:
         rows, C = Rows(1, key.rows, key.device), key.channels
         self._norm = rows.norm(C, C, key.eps, False, key.x, key.parameter, key.out)
         self._backward = rows.norm_backward(C, C, key.eps, key.out, key.x, key.parameter, None)
-        self._sum = rows.sum_parts(C, C, 2, key.parameter)
-        self._parts = (rows.parts(C), 2, C)
+        self._sum = rows.sum_parts(C, C, 2, key.parameter, programs=MANY_PROGRAMS)
+        self._parts = (rows.parts(C, MANY_PROGRAMS), 2, C)
         self._backward_compiled = False
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

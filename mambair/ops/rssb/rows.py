@@ -15,16 +15,23 @@ Dtype = torch.dtype
 Types = Sequence[torch.dtype]
 Constants = dict[str, Any]
 
-# Values of a program's tile, and its warps: 16 a thread. Kernels that sum over pixels hold a tile of each sum besides:
-# in small programs, more of which fit beside each other, those took 21 instead of 35 us on an H200.
-_TILE, _WARPS = 2048, 4
+# Values of a program's tile, 16 a thread; but one row where it has at least as many as a warp takes: few warps need to
+# wait for each other. The gate of a classic image of 256x256 takes 75 instead of 79 us so, and 85 with 2048 (H200).
+_TILE, _WARP_VALUES = 1024, 512
+# Kernels that sum over pixels hold a tile of each sum besides: in small programs, more of which fit beside each other,
+# those took 21 instead of 35 us on an H200.
 _SUM_TILE, _SUM_WARPS = 1024, 2
+# Channels for which the LayerNorm's backward pass takes one warp: 22 instead of 24 us for a classic block, 20 instead
+# of 23 for the U-Net's second level. With fewer it would take 44 instead of 37 (H200), with 1024 it would spill.
+_ONE_WARP = range(65, 257)
+# Of the channel attention's sums and products, and their warps.
+_ATTENTION_TILE, _ATTENTION_WARPS = 2048, 4
 # Programs that sum over all pixels, about: four a multiprocessor of a large GPU. Not taken from the GPU at hand, so
 # that the order of sums, and with it every bit, is the same on all.
 _PROGRAMS = 528
-# Of the gate's backward pass, twice as many: 31 instead of 47 us for a classic block, 28 instead of 40 for a light one.
-# The LayerNorm's takes longer with them (H200).
-GATE_PROGRAMS = 2 * _PROGRAMS
+# Of the gate's and the LayerNorm's backward passes, twice as many: of the gate 31 instead of 47 us for a classic block,
+# 28 instead of 40 for a light one, whose LayerNorm takes 25 instead of 30 (H200).
+MANY_PROGRAMS = 2 * _PROGRAMS
 # Shares an image is summed in, by how many there are.
 _SHARES = 264
 _FP32 = torch.float32
@@ -33,6 +40,12 @@ _FP32 = torch.float32
 def padded(channels: int, dtype: torch.dtype) -> int:
     """Channels as matrix products like them: in half precision cuBLAS and cuDNN copy what does not come in eights."""
     return channels if dtype == _FP32 else -(-channels // 8) * 8
+
+
+def _tile(width: int, values: int, warps: int) -> dict[str, int]:
+    """Rows and channels of a program's tile of so many values, a row at least."""
+    block = triton.next_power_of_2(width)
+    return {"BR": max(1, values // block), "BC": block, "num_warps": warps}
 
 
 @dataclass(frozen=True)
@@ -48,37 +61,30 @@ class Rows:
         """All of them."""
         return self.images * self.pixels
 
-    def tile(self, width: int) -> dict[str, int]:
-        """Rows and channels of a program's tile."""
-        block = triton.next_power_of_2(width)
-        return {"BR": max(1, _TILE // block), "BC": block, "num_warps": _WARPS}
-
     def each(
         self, kernel: Any, types: Types, constants: Constants, width: int, numbers: tuple[int, ...] = ()
     ) -> PreparedKernel:
         """A kernel of which each program takes one tile."""
-        options = constants | self.tile(width)
+        block = triton.next_power_of_2(width)
+        values = _TILE if block < _WARP_VALUES else block
+        options = constants | _tile(width, values, max(1, values // _WARP_VALUES))
         grid = (triton.cdiv(self.count, options["BR"]),)
         return PreparedKernel(kernel, grid, types, (self.count, *numbers), self.device, options)
 
-    def sum_tile(self, width: int) -> dict[str, int]:
-        """The same for a kernel that sums over pixels."""
-        block = triton.next_power_of_2(width)
-        return {"BR": max(1, _SUM_TILE // block), "BC": block, "num_warps": _SUM_WARPS}
-
     def _share(self, width: int, programs: int) -> int:
-        tile = self.sum_tile(width)["BR"]
-        return triton.cdiv(self.count, programs * tile) * tile
+        step = _tile(width, _SUM_TILE, _SUM_WARPS)["BR"]
+        return triton.cdiv(self.count, programs * step) * step
 
     def parts(self, width: int, programs: int = _PROGRAMS) -> int:
         """How many parts `summing` kernels leave."""
         return triton.cdiv(self.count, self._share(width, programs))
 
     def summing(
-        self, kernel: Any, types: Types, constants: Constants, width: int, programs: int = _PROGRAMS
-    ) -> PreparedKernel:
+        self, kernel: Any, types: Types, constants: Constants, width: int, programs: int = _PROGRAMS,
+        warps: int = _SUM_WARPS,
+    ) -> PreparedKernel:  # fmt: skip
         """A kernel of which each program sums over a share."""
-        options = constants | self.sum_tile(width)
+        options = constants | _tile(width, _SUM_TILE, warps)
         numbers = (self.count, self._share(width, programs))
         return PreparedKernel(kernel, (self.parts(width, programs),), types, numbers, self.device, options)
 
@@ -92,10 +98,14 @@ class Rows:
     def norm_backward(
         self, channels: int, width: int, eps: float, d_y: Dtype, x: Dtype, parameter: Dtype, d_out: Dtype | None
     ) -> PreparedKernel:
-        """d_y, x, weight, d_out, skip, d_x, parts. d_out: None without a skip connection; any addresses then."""
+        """d_y, x, weight, d_out, skip, d_x, parts. d_out: None without a skip connection; any addresses then.
+
+        It leaves parts for MANY_PROGRAMS.
+        """
         constants = {"C": channels, "CP": width, "EPS": eps, "SKIP": d_out is not None}
         types = (d_y, x, parameter, d_out or d_y, parameter, x, _FP32)
-        return self.summing(rows.norm_backward_kernel, types, constants, width)
+        warps = 1 if width in _ONE_WARP else _SUM_WARPS
+        return self.summing(rows.norm_backward_kernel, types, constants, width, MANY_PROGRAMS, warps)
 
     def gate(
         self, channels: int, width: int, z_stride: int, parts: int, eps: float, kind: Dtype, parameter: Dtype,
@@ -109,10 +119,10 @@ class Rows:
     def gate_backward(
         self, channels: int, width: int, z_stride: int, z_width: int, eps: float, kind: Dtype, parameter: Dtype
     ) -> PreparedKernel:
-        """d_gated, y, z, weight, bias, d_y, d_z, parts."""
+        """d_gated, y, z, weight, bias, d_y, d_z, parts; it leaves parts for MANY_PROGRAMS."""
         constants = {"C": channels, "CP": width, "ZS": z_stride, "ZW": z_width, "EPS": eps}
         types = (kind, kind, kind, parameter, parameter, kind, kind, _FP32)
-        return self.summing(rows.gate_backward_kernel, types, constants, max(width, z_width), GATE_PROGRAMS)
+        return self.summing(rows.gate_backward_kernel, types, constants, max(width, z_width), MANY_PROGRAMS)
 
     def gelu(
         self, channels: int, stride: int, width: int, bias: bool, ones: bool, kind: Dtype, parameter: Dtype
@@ -164,7 +174,7 @@ class Attention:
         self, pixels: Rows, channels: int, squeezed: int, width: int, bias: bool, kind: Dtype, parameter: Dtype,
         d_out: Dtype,
     ) -> None:  # fmt: skip
-        tile = pixels.tile(width)
+        tile = _tile(width, _ATTENTION_TILE, _ATTENTION_WARPS)
         share = triton.cdiv(pixels.pixels, max(1, _SHARES // pixels.images) * tile["BR"]) * tile["BR"]
         chunks = triton.cdiv(pixels.pixels, share)
         images, device = pixels.images, pixels.device
@@ -182,8 +192,8 @@ class Attention:
         )
         """d_out, u, bias, sums."""
         block = triton.next_power_of_2(channels)
-        small = {"C": channels, "S": squeezed, "BS": triton.next_power_of_2(squeezed), "num_warps": _WARPS}
-        sizes = small | {"BC": block, "BK": max(1, _TILE // block)}
+        small = {"C": channels, "S": squeezed, "BS": triton.next_power_of_2(squeezed), "num_warps": _ATTENTION_WARPS}
+        sizes = small | {"BC": block, "BK": max(1, _ATTENTION_TILE // block)}
         weights = (parameter,) * 4
         self.weigh = PreparedKernel(
             attention.attention_kernel, (images,), (_FP32, parameter, *weights, _FP32, _FP32, _FP32),

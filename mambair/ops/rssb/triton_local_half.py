@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from mambair.ops.direct import without_autocast
 from mambair.ops.launching import Layout, Together, compile_together
 from mambair.ops.rssb.local_key import ClassicParameters, CommonParameters, LightParameters, LocalHalf
-from mambair.ops.rssb.rows import Attention
+from mambair.ops.rssb.rows import MANY_PROGRAMS, Attention
 from mambair.ops.rssb.triton_classic import Classic
 from mambair.ops.rssb.triton_light import Light
 
@@ -35,13 +35,14 @@ class LocalHalfPlan:
         self.add = rows.add_skip(C, out_width, "channel", self.inside.bias, kind, _FP32, parameter, key.x, key.out)
         self.to_branch = rows.to_branch(C, out_width, "channel", key.out, _FP32, kind)
         self.norm_backward = rows.norm_backward(C, width, key.norm_eps, kind, key.x, parameter, key.out)
-        self.sum_norm = rows.sum_parts(C, width, 3, parameter)
+        self.sum_norm = rows.sum_parts(C, width, 3, parameter, programs=MANY_PROGRAMS)
         attention = self.attention
         self.kept = Layout(means=attention.per_channel, hidden=attention.per_squeezed, scale=attention.per_channel)
         self.forward_work = Layout(sums=attention.sums)
         self.backward_work = Layout(
             sums=attention.gradient_sums_shape, d_before=attention.per_channel, d_hidden=attention.per_squeezed,
-            shift=attention.per_channel, d_bias=attention.per_channel, norm=((rows.parts(width), 3, C), _FP32),
+            shift=attention.per_channel, d_bias=attention.per_channel,
+            norm=((rows.parts(width, MANY_PROGRAMS), 3, C), _FP32),
         )  # fmt: skip
         compile_together((self.norm, self.add, *attention.forward_kernels, *self.inside.forward_kernels), key.device)
         self._backward_compiled = False

@@ -16,7 +16,7 @@ from mambair.ops.copies import Copies, cropped_matrix, padded_matrix, transposed
 from mambair.ops.depthwise.triton_launch import Convolution, Image, convolution_plan
 from mambair.ops.direct import without_autocast
 from mambair.ops.launching import Layout, Together, compile_together
-from mambair.ops.rssb.rows import GATE_PROGRAMS, Rows, padded
+from mambair.ops.rssb.rows import MANY_PROGRAMS, Rows, padded
 from mambair.ops.ss2d.triton_launch import ScanAddresses, ScanTypes, forward_plan, pack_parameters_plan
 from mambair.ops.ss2d.triton_launch_backward import GradientAddresses, backward_plan
 from mambair.ops.ss2d.triton_plan import ScanShape
@@ -128,9 +128,9 @@ class ScanHalfPlan:
         self.gate_backward = rows.gate_backward(
             E, self.inner_width, self.both_width, z_width, key.out_norm_eps, kind, parameter
         )
-        self.sum_gate = rows.sum_parts(E, max(self.inner_width, z_width), 2, parameter, programs=GATE_PROGRAMS)
+        self.sum_gate = rows.sum_parts(E, max(self.inner_width, z_width), 2, parameter, programs=MANY_PROGRAMS)
         self.norm_backward = rows.norm_backward(C, self.width, key.norm_eps, kind, key.x, parameter, key.out)
-        self.sum_norm = rows.sum_parts(C, self.width, 3, parameter)
+        self.sum_norm = rows.sum_parts(C, self.width, 3, parameter, programs=MANY_PROGRAMS)
         # The packed weights of convolution and scan lie together, as do the scan's parts and its other work.
         self.small = Layout(
             conv=((9, E), _FP32), A2=((self.pack_scan.layout.offsets[1],), torch.uint8),
@@ -139,13 +139,13 @@ class ScanHalfPlan:
         self.forward_work = Layout(
             scan=((self.scan.work.size,), torch.uint8), parts=((self.scan.parts_count, self.rows, E), kind)
         )
-        gate_parts = rows.parts(max(self.inner_width, z_width), GATE_PROGRAMS), 2, E
+        gate_parts = rows.parts(max(self.inner_width, z_width), MANY_PROGRAMS), 2, E
         self.backward_work = Layout(
             scan=((self.scan_backward.work.size,), torch.uint8),
             dx_parts=((self.scan_backward.dx_parts, self.rows, E), kind),
             conv=((self.conv.work.size,), torch.uint8),
             gate=(gate_parts, _FP32),
-            norm=((rows.parts(self.width), 3, C), _FP32),
+            norm=((rows.parts(self.width, MANY_PROGRAMS), 3, C), _FP32),
         )
         self._forward_kernels = (
             self.pack.kernel, self.pack_scan.pack, self.norm, self.conv.forward_kernels[1], *self.scan.kernels[:-1],

@@ -24,6 +24,7 @@ SMALL = {"C": 180, "S": 6, "BS": 8}
 # Types of pointers that are not fp32: those that products read and write.
 OF_PRODUCTS = {
     "norm": ("y_ptr",), "norm_backward": ("d_y_ptr",), "gate": ("parts_ptr", "z_ptr", "y_ptr", "gated_ptr"),
+    "gate, without gradients": ("parts_ptr", "z_ptr", "y_ptr", "gated_ptr"),
     "gate_backward": ("d_gated_ptr", "y_ptr", "z_ptr", "d_y_ptr", "d_z_ptr"), "gelu": ("u_ptr", "g_ptr"),
     "gelu_backward": ("d_g_ptr", "u_ptr", "d_u_ptr"), "add_skip": ("branch_ptr",), "to_branch": ("d_branch_ptr",),
     "sums": ("u_ptr",), "gradient_sums": ("u_ptr",), "copy": ("t0_ptr", "t1_ptr"),
@@ -33,6 +34,7 @@ KERNELS = {
     "norm_backward": (rows.norm_backward_kernel, SIZES | TILE | {"EPS": 1e-5, "SKIP": True}, 4),
     "norm_backward, no skip": (rows.norm_backward_kernel, SIZES | TILE | {"EPS": 1e-5, "SKIP": False}, 4),
     "gate": (rows.gate_kernel, GATE | {"PARTS": 4, "KEEP": True}, 4),
+    "gate, without gradients": (rows.gate_kernel, GATE | {"PARTS": 4, "KEEP": False}, 4),
     "gate_backward": (rows.gate_backward_kernel, GATE | {"ZW": 72}, 4),
     "gelu": (rows.gelu_kernel, GELU | {"BIAS": True, "ONES": False}, 4),
     "gelu_backward": (rows.gelu_backward_kernel, GELU | {"BIAS": True}, 4),

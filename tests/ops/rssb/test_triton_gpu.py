@@ -121,6 +121,19 @@ def test_results_repeat_bit_by_bit_also_with_checkpoints(options: dict) -> None:
     assert torch.equal(d_x, first["x"])
 
 
+@pytest.mark.parametrize("options", CASES)
+def test_results_without_gradients_are_those_with_them(options: dict) -> None:
+    """Which are stored less, not computed otherwise."""
+    block = random_block(**options).float()
+    x, keep, _ = (tensor.float() for tensor in random_inputs(options["channels"], options["shape"]))
+    with torch.autocast("cuda", dtype=torch.bfloat16):
+        expected = block(x, keep)
+        with torch.no_grad():
+            found = block(x, keep)
+    assert expected.requires_grad
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("options", CASES[:2])
 def test_replays_in_a_cuda_graph_with_the_parameters_of_the_day(options: dict) -> None:
     block = random_block(**options).float().requires_grad_(False)

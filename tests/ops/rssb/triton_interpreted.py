@@ -33,22 +33,30 @@ def random_block(channels: int, seed: int = 0, **options) -> RSSB:
     return block
 
 
-def outcome(block: RSSB, half: str, x: Tensor, keep: Tensor | None, weights: Tensor) -> dict[str, Tensor]:
-    """The half's result and all gradients, by the operator or, in float64, step by step."""
-    x = x.detach().requires_grad_()
+def result(block: RSSB, half: str, x: Tensor, keep: Tensor | None) -> Tensor:
+    """By the operator or, in float64, step by step."""
     if half == "scan":
         y = halves.run_scan_half(block, x, keep)
         if y is None:
             attended = block.self_attention(block.ln_1(x))
             y = x * block.skip_scale + (attended if keep is None else attended * keep)
-    else:
-        y = halves.run_local_half(block, x)
-        if y is None:
-            local = block.conv_blk(block.ln_2(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-            y = x * block.skip_scale2 + local
+        return y
+    y = halves.run_local_half(block, x)
+    if y is None:
+        local = block.conv_blk(block.ln_2(x).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        y = x * block.skip_scale2 + local
+    return y
+
+
+def outcome(block: RSSB, half: str, x: Tensor, keep: Tensor | None, weights: Tensor) -> dict[str, Tensor]:
+    """The half's result, with gradients and without, and all gradients."""
+    with torch.no_grad():
+        inferred = result(block, half, x, keep)
+    x = x.detach().requires_grad_()
+    y = result(block, half, x, keep)
     used = {name: parameter for name, parameter in block.named_parameters() if is_used(name, half)}
     found = torch.autograd.grad((y * weights.to(y)).sum(), [x, *used.values()])
-    return {"y": y, "x": found[0]} | dict(zip(used, found[1:], strict=True))
+    return {"y": y, "y without gradients": inferred, "x": found[0]} | dict(zip(used, found[1:], strict=True))
 
 
 def is_used(name: str, half: str) -> bool:
