@@ -13,6 +13,7 @@ from mambair.commands.runs_together import run_together
 from mambair.engine.train.run import TrainingRun
 from mambair.options import parse_run_arguments, parse_train_options
 from mambair.runtime.distributed import ProcessGroup
+from mambair.runtime.freed_memory import keep_freed_memory
 from mambair.runtime.run_folders import claimed_experiment
 
 DESCRIPTION = (
@@ -35,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with ExitStack() as claims:
             if group.rank == 0:  # before the newest checkpoint is looked for, which nobody else may be writing
                 claims.enter_context(claimed_experiment(options.path.root, options.name))
-            return TrainingRun(options, group, arguments.auto_resume).run(arguments.debug)
+            run = TrainingRun(options, group, arguments.auto_resume)
+            if run.model.device.type == "cpu":
+                keep_freed_memory()
+            return run.run(arguments.debug)
 
     return run_together(arguments, options.dist_params, train)

@@ -10,9 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.networks import build_mambair_light, build_swinir_light, make_forward, make_forward_backward
+from benchmarks.networks import (
+    V2_LIGHT,
+    build_mambair_light,
+    build_swinir_light,
+    make_forward,
+    make_forward_backward,
+)
 from benchmarks.tables import Settings, Table, Value
+from mambair.archs import build_network
 from mambair.ops import selective_scan, ss2d_scan
+from mambair.runtime.freed_memory import keep_freed_memory
 
 DIRECTIONS = 4
 NANO = 1e9
@@ -44,7 +52,9 @@ def run_cpu(settings: Settings) -> Iterator[Table]:
     torch.set_num_threads(settings.threads)
     yield _time_scans(settings)
     yield _measure_memory(settings)
-    yield _time_networks(settings)
+    yield _time_networks(settings, "freed memory given back, as Python scripts do")
+    keep_freed_memory()
+    yield _time_networks(settings, "freed memory kept, as mambair restore and mambair train do")
 
 
 def selective_scan_inputs(channels: int, length: int, states: int = 16) -> dict[str, Tensor]:
@@ -192,25 +202,27 @@ def _measure_memory(settings: Settings) -> Table:
     return Table("Memory of the backward pass", rows, note)
 
 
-def _time_networks(settings: Settings) -> Table:
+def _time_networks(settings: Settings, memory: str) -> Table:
     size = 16 if settings.quick else 64
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
-    networks = (build_mambair_light(), build_swinir_light())
+    networks = (build_mambair_light(), build_network(V2_LIGHT), build_swinir_light())
     rows: list[dict[str, Value]] = []
     for label, make, limit in (
         ("forward", make_forward, LIMIT_FORWARD_SECONDS),
         ("fwd + bwd", make_forward_backward, LIMIT_FORWARD_BACKWARD_SECONDS),
     ):
         works = [make(network, image) for network in networks]
-        ours, theirs = measure(*works, repeats=settings.repeats)
+        ours, version_2, theirs = measure(*works, repeats=settings.repeats)
         rows.append(
             {
                 "pass": label,
                 "MambaIR-light s": ours,
                 "at most": limit,
+                "MambaIRv2-light s": version_2,
                 "SwinIR-light s": theirs,
                 "ratio to SwinIR": ours / theirs,
+                "ratio of v2": version_2 / theirs,
             }
         )
-    note = f"float32, {settings.threads} threads, median of {settings.repeats}, both networks in turn"
-    return Table(f"Light x2 networks, one {size} x {size} input", rows, note)
+    note = f"float32, {settings.threads} threads, median of {settings.repeats}, the networks in turn; {memory}"
+    return Table(f"Light x2 networks, one {size} x {size} input, {memory.split(',')[0]}", rows, note)

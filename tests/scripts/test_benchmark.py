@@ -15,10 +15,10 @@ def test_cpu_tables_and_json(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     report = json.loads(file.read_text(encoding="utf-8"))
     assert report["environment"]["torch"]
-    scans, memory, networks = report["tables"]
+    scans, memory, networks, kept = report["tables"]
     assert [row["pass"] for row in scans["rows"]] == ["forward", "fwd + bwd"] * 3
     assert all(row["ns/update"] > 0 for row in scans["rows"])
     assert {row["pass"] for row in networks["rows"]} == {"forward", "fwd + bwd"}
-    assert all(row["ratio to SwinIR"] > 0 for row in networks["rows"])
-    for table in (scans, memory, networks):
+    assert all(row["ratio to SwinIR"] > 0 for table in (networks, kept) for row in table["rows"])
+    for table in (scans, memory, networks, kept):
         assert table["title"] in result.stdout

@@ -11,7 +11,7 @@ Shapes: T steps of this chunk (at most CHUNK), G blocks of channels, N states, P
 
 from numba import njit
 
-from mambair.ops.cpu.simd import LN_2, broadcast, exp2, fma, lane_sum, load, store
+from mambair.ops.cpu.simd import LN_2, add_folded, broadcast, broadcast_at, exp2, fma, load, store
 
 # 64 steps keep the saved states at a quarter of the input for 16 states per channel, and what the backward pass holds
 # of a chunk in the second-level cache; 32 and 16 steps were not faster.
@@ -32,9 +32,9 @@ def forward_chunk(steps, rank, projected, x, delta, A, D, state, y, block):
         y_t = load(D, (block,)) * x_t
         for n in range(states):
             decay = exp2(delta_t * load(A, (block, n)))
-            h = fma(decay, load(state, (block, n)), input_t * broadcast(projected[t, rank + n]))
+            h = fma(decay, load(state, (block, n)), input_t * broadcast_at(projected, (t, rank + n)))
             store(state, (block, n), h)
-            y_t = fma(h, broadcast(projected[t, rank + states + n]), y_t)
+            y_t = fma(h, broadcast_at(projected, (t, rank + states + n)), y_t)
         store(y, (block, t), y_t)
 
 
@@ -66,7 +66,7 @@ def backward_chunk(
 
     start (G, N, 16): state before the chunk.  adjoint (G, N, 16): gradient of the state after this chunk on entry, of
     the state before it on return.  dx, ddelta (G, T, 16): written.  dA (G, N, 16) and dD (G, 16): added to.
-    sums (P, T, 16): the lanes of the gradients of B and C are added to its rows.
+    sums (P, T, 4): the gradients of B and C are added to its rows, sums over lanes that are folded to four.
     The buffers after it, (T, 16), or (2, T, 16) for history (states before each step) and decays, hold two states of
     each channel at a time, because the loop over the states is outside: so they stay in the first-level cache.
     """
@@ -82,12 +82,12 @@ def backward_chunk(
     store(dD, (block,), load(dD, (block,)) + dD_block)
 
     # Two states at a time share what is loaded for a step, and hide each other's latency. The last one of an odd number
-    # has itself as a silent twin: everything that would reach it or come of it is multiplied by zero.
+    # has itself as a silent twin: its state and gradient stay zero, so nothing comes of it.
     for n in range(0, states, 2):
         twin = min(n + 1, states - 1)
-        share = projected.dtype.type(twin - n)
+        silence = broadcast(projected.dtype.type(twin - n))
         A_n, A_twin = load(A, (block, n)), load(A, (block, twin))
-        h, h_twin = load(start, (block, n)), load(start, (block, twin)) * broadcast(share)
+        h, h_twin = load(start, (block, n)), load(start, (block, twin)) * silence
         for t in range(steps):
             delta_t, input_t = load(delta, (block, t)), load(inputs, (t,))
             decay, decay_twin = exp2(delta_t * A_n), exp2(delta_t * A_twin)
@@ -95,21 +95,21 @@ def backward_chunk(
             store(history, (1, t), h_twin)
             store(decays, (0, t), decay)
             store(decays, (1, t), decay_twin)
-            h = fma(decay, h, input_t * broadcast(projected[t, rank + n]))
-            h_twin = fma(decay_twin, h_twin, input_t * broadcast(projected[t, rank + twin] * share))
+            h = fma(decay, h, input_t * broadcast_at(projected, (t, rank + n)))
+            h_twin = fma(decay_twin, h_twin, input_t * broadcast_at(projected, (t, rank + twin)) * silence)
 
         row_C, row_C_twin = rank + states + n, rank + states + twin
-        gradient, gradient_twin = load(adjoint, (block, n)), load(adjoint, (block, twin)) * broadcast(share)
+        gradient, gradient_twin = load(adjoint, (block, n)), load(adjoint, (block, twin)) * silence
         dA_n, dA_twin = broadcast(0.0), broadcast(0.0)
         for t in range(steps - 1, -1, -1):
             dy_t, input_t, delta_t = load(dy, (block, t)), load(inputs, (t,)), load(delta, (block, t))
-            B_t, B_twin = broadcast(projected[t, rank + n]), broadcast(projected[t, rank + twin] * share)
-            gradient = fma(dy_t, broadcast(projected[t, row_C]), gradient)
-            gradient_twin = fma(dy_t, broadcast(projected[t, row_C_twin] * share), gradient_twin)
-            store(sums, (row_C, t), fma(dy_t, h, load(sums, (row_C, t))))
-            store(sums, (row_C_twin, t), fma(dy_t, h_twin, load(sums, (row_C_twin, t))))
-            store(sums, (rank + n, t), fma(gradient, input_t, load(sums, (rank + n, t))))
-            store(sums, (rank + twin, t), fma(gradient_twin, input_t, load(sums, (rank + twin, t))))
+            B_t, B_twin = broadcast_at(projected, (t, rank + n)), broadcast_at(projected, (t, rank + twin))
+            gradient = fma(dy_t, broadcast_at(projected, (t, row_C)), gradient)
+            gradient_twin = fma(dy_t, broadcast_at(projected, (t, row_C_twin)) * silence, gradient_twin)
+            add_folded(sums, (row_C, t), dy_t * h)
+            add_folded(sums, (row_C_twin, t), dy_t * h_twin)
+            add_folded(sums, (rank + n, t), gradient * input_t)
+            add_folded(sums, (rank + twin, t), gradient_twin * input_t)
             to_input = fma(gradient, B_t, load(through_input, (t,)))
             store(through_input, (t,), fma(gradient_twin, B_twin, to_input))
             gradient = gradient * load(decays, (0, t))
@@ -136,15 +136,17 @@ def backward_chunk(
 
 @njit(error_model="numpy")
 def sum_lanes(steps, sums, target):
-    """target[t, p] = sum over the lanes of sums[p, t]; target: (T, P)."""
+    """target[t, p] = sum over the lanes of sums[p, t] (P, T, 4); target: (T, P)."""
     for column in range(sums.shape[0]):
         for t in range(steps):
-            target[t, column] = lane_sum(load(sums, (column, t)))
+            first, second = sums[column, t, 0] + sums[column, t, 1], sums[column, t, 2] + sums[column, t, 3]
+            target[t, column] = first + second
 
 
 @njit(error_model="numpy")
 def clear(steps, buffer):
-    """Set the first `steps` columns of buffer (P, T, 16) to zero."""
+    """Set the first `steps` columns of buffer (P, T, 4) to zero."""
     for row in range(buffer.shape[0]):
         for t in range(steps):
-            store(buffer, (row, t), broadcast(0.0))
+            for lane in range(buffer.shape[2]):
+                buffer[row, t, lane] = 0.0

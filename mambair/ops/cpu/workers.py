@@ -108,6 +108,19 @@ def worker_count(tasks: int, kernel: Any) -> int:
     return min(torch.get_num_threads(), tasks) if kernel.nopython_signatures else 1
 
 
+def run_ranges(task: Callable[[int, int], None], units: int, kernel: Any) -> None:
+    """Call task(first, last) for ranges that together hold all units, two for each thread.
+
+    For units of work that are so short that calling a kernel for each, 8 us with the interpreter's lock, would count.
+    """
+    tasks = min(units, 2 * torch.get_num_threads()) if torch.get_num_threads() > 1 else 1
+    run_tasks(
+        lambda _, number: task(number * units // tasks, (number + 1) * units // tasks),
+        tasks,
+        worker_count(tasks, kernel),
+    )
+
+
 def sum_parts(parts: Tensor) -> Tensor:
     """Sum over the first dimension, without a copy if there is only one part."""
     return parts[0] if parts.shape[0] == 1 else parts.sum(dim=0)

@@ -1,4 +1,4 @@
-"""depthwise_conv: checks its arguments and chooses between PyTorch's convolution and the Triton kernels.
+"""depthwise_conv: checks its arguments and chooses between PyTorch's convolution and the Triton and Numba kernels.
 
 Shapes: B images, H x W pixels, C channels, k sides of the weights.
 """
@@ -25,19 +25,26 @@ def depthwise_conv(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
         dilation: pixels between neighbours, at least 1; the padding is as wide, so the size stays.
 
     Returns (B, H, W, C), contiguous, in x's type, or under autocast in autocast's. Gradients reach x, weight and bias.
-    Where the scan runs on Triton, so does this, with sums in float32; everywhere else, and for float64, PyTorch's
-    convolution does it. MAMBAIR_SCAN_BACKEND chooses for both. Raises UserError for arguments that do not fit.
+    Where the scan runs on Triton, so does this, with sums in float32; where it runs on Numba, what
+    `can_train` accepts does; everywhere else, and for float64, PyTorch's convolution does it. MAMBAIR_SCAN_BACKEND
+    chooses for both. Raises UserError for arguments that do not fit.
     """
     _check(x, weight, bias, dilation)
     chosen = _choose(x.device.type, x.device.index, x.dtype, weight.shape[2])
+    if chosen == "numba" and not _can_use_numba(x, weight, bias):
+        chosen = "reference"
     return _FUNCTIONS[chosen](x, weight, bias, dilation, silu)
 
 
 def _choose(device_type: str, device_index: int | None, dtype: torch.dtype, size: int) -> str:
     """Key in _FUNCTIONS for tensors of this device and type: what can run the scan's kernels can run these."""
-    if find_backend("ss2d_scan", "auto", device_type, device_index, dtype) != "ss2d_scan_triton":
+    scan = find_backend("ss2d_scan", "auto", device_type, device_index, dtype)
+    # Imported when it is first needed: neither Numba nor Triton need be installed.
+    if scan == "ss2d_scan_numba":
+        _FUNCTIONS["numba"] = importlib.import_module("mambair.ops.depthwise.numba_cpu").depthwise_conv_numba
+        return "numba"
+    if scan != "ss2d_scan_triton":
         return "reference"
-    # Imported when it is first needed: Triton need not be installed.
     if size != 3:
         _FUNCTIONS["triton, wide"] = importlib.import_module("mambair.ops.depthwise.wide_cuda").depthwise_conv_wide
         return "triton, wide"
@@ -47,6 +54,15 @@ def _choose(device_type: str, device_index: int | None, dtype: torch.dtype, size
 
 # See `mambair.ops.backends`: torch.compiler.assume_constant_result without importing the compiler.
 _choose.__dict__["_dynamo_marked_constant"] = True
+
+
+def _can_use_numba(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    """False while something is compiled or exported: it sees PyTorch's convolution."""
+    if torch.compiler.is_compiling():
+        return False
+    from mambair.ops.depthwise.numba_cpu import can_train
+
+    return can_train(x, weight, bias)
 
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> None:

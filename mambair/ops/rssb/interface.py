@@ -33,6 +33,26 @@ def product_type(x: Tensor, parameters: tuple[Tensor, ...]) -> torch.dtype | Non
     return found
 
 
+def _runs_on_cpu(x: Tensor, parameters: tuple[Tensor, ...], *channels: int) -> bool:
+    """Whether a half can run as one operator on the CPU.
+
+    It can where the scan runs on Numba, all in float32, without autocast, with at least a vector of these `channels`.
+    """
+    if x.device.type != "cpu" or x.numel() == 0 or not may_start_directly(x, *parameters):
+        return False
+    for tensor in (x, *parameters):
+        if tensor.dtype != torch.float32 or tensor.device != x.device:
+            return False
+    if torch.is_autocast_enabled("cpu") or not all(tensor.is_contiguous() for tensor in parameters):
+        return False
+    if find_backend("ss2d_scan", "auto", "cpu", None, torch.float32) != "ss2d_scan_numba":
+        return False
+    # Imported when it is first needed: Numba need not be installed.
+    from mambair.ops.cpu.simd import LANES
+
+    return min(channels) >= LANES
+
+
 def scan_half(
     x: Tensor,
     keep: Tensor | None,
@@ -41,10 +61,14 @@ def scan_half(
     norm_eps: float,
     out_norm_eps: float,
 ) -> Tensor | None:
-    """x skip + keep VSSM(LayerNorm(x)) for x (B, H, W, C); None where `product_type` says so.
+    """x skip + keep VSSM(LayerNorm(x)) for x (B, H, W, C); None where it takes steps, see `product_type`.
 
     keep: (B, 1, 1, 1), a factor of each image, or None.  parameters: in the order of `ScanHalfParameters`.
     """
+    if _runs_on_cpu(x, parameters, x.shape[3], parameters[3].shape[0]):
+        from mambair.ops.rssb.cpu_scan_half import scan_half_cpu
+
+        return scan_half_cpu(x.contiguous(), keep, parameters, norm_eps, out_norm_eps)
     kind = product_type(x, parameters)
     if kind is None:
         return None
@@ -75,10 +99,14 @@ def scan_half(
 
 
 def local_half(x: Tensor, light: bool, parameters: tuple[Tensor, ...], norm_eps: float) -> Tensor | None:
-    """x skip + CAB(LayerNorm(x)) for x (B, H, W, C), `light`: of light networks; None where `product_type` says so.
+    """x skip + CAB(LayerNorm(x)) for x (B, H, W, C), `light`: of light networks; None where it takes steps.
 
     parameters: those of `CommonParameters`, then those of `LightParameters` or `ClassicParameters`.
     """
+    if light and _runs_on_cpu(x, parameters, x.shape[3], parameters[8].shape[0]):
+        from mambair.ops.rssb.cpu_local_half import local_half_cpu
+
+        return local_half_cpu(x.contiguous(), parameters, norm_eps)
     kind = product_type(x, parameters)
     if kind is None:
         return None

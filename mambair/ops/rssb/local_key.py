@@ -1,50 +1,14 @@
-"""What the second half of a residual block is applied to, and its parameters.
+"""What the second half of a residual block is applied to.
 
 Shapes: B images, H x W pixels, C channels, J hidden channels, S of the channel attention.
 """
 
 import functools
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from mambair.ops.rssb.rows import Rows
-
-
-class CommonParameters(NamedTuple):
-    """LayerNorm, channel attention (two 1x1 convolutions) and skip connection."""
-
-    norm_weight: Tensor
-    norm_bias: Tensor
-    squeeze_weight: Tensor
-    squeeze_bias: Tensor
-    excite_weight: Tensor
-    excite_bias: Tensor
-    skip_scale: Tensor
-
-
-class ClassicParameters(NamedTuple):
-    """Two 3x3 convolutions, C -> J -> C."""
-
-    first_weight: Tensor
-    first_bias: Tensor
-    second_weight: Tensor
-    second_bias: Tensor
-
-
-class LightParameters(NamedTuple):
-    """Pointwise C -> J, depthwise, pointwise J -> C, dilated depthwise."""
-
-    first_weight: Tensor
-    first_bias: Tensor
-    first_depthwise_weight: Tensor
-    first_depthwise_bias: Tensor
-    second_weight: Tensor
-    second_bias: Tensor
-    second_depthwise_weight: Tensor
-    second_depthwise_bias: Tensor
 
 
 @dataclass(frozen=True)

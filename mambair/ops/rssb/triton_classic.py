@@ -5,7 +5,8 @@ from torch import Tensor
 
 from mambair.ops.copies import Copies, Copy
 from mambair.ops.launching import Layout
-from mambair.ops.rssb.local_key import ClassicParameters, LocalHalf
+from mambair.ops.rssb.local_key import LocalHalf
+from mambair.ops.rssb.parameters import ClassicParameters
 from mambair.ops.rssb.rows import padded
 
 _FP32 = torch.float32

@@ -6,7 +6,8 @@ from torch import Tensor
 from mambair.ops.copies import Copies, Copy, transposed
 from mambair.ops.depthwise.triton_launch import Convolution, ConvolutionPlan, Image, convolution_plan
 from mambair.ops.launching import Layout
-from mambair.ops.rssb.local_key import LightParameters, LocalHalf
+from mambair.ops.rssb.local_key import LocalHalf
+from mambair.ops.rssb.parameters import LightParameters
 from mambair.ops.rssb.rows import padded
 
 _FP32 = torch.float32

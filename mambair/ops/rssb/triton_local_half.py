@@ -13,7 +13,8 @@ from torch.autograd.function import once_differentiable
 
 from mambair.ops.direct import without_autocast
 from mambair.ops.launching import Layout, Together, compile_together
-from mambair.ops.rssb.local_key import ClassicParameters, CommonParameters, LightParameters, LocalHalf
+from mambair.ops.rssb.local_key import LocalHalf
+from mambair.ops.rssb.parameters import ClassicParameters, CommonParameters, LightParameters
 from mambair.ops.rssb.rows import MANY_PROGRAMS, Attention
 from mambair.ops.rssb.triton_classic import Classic
 from mambair.ops.rssb.triton_light import Light

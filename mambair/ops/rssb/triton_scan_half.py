@@ -6,7 +6,7 @@ delta, P = R + 2N. C, E and 2E are padded to what matrix products like.
 
 import functools
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,31 +16,13 @@ from mambair.ops.copies import Copies, cropped_matrix, padded_matrix, transposed
 from mambair.ops.depthwise.triton_launch import Convolution, Image, convolution_plan
 from mambair.ops.direct import without_autocast
 from mambair.ops.launching import Layout, Together, compile_together
+from mambair.ops.rssb.parameters import ScanHalfParameters
 from mambair.ops.rssb.rows import MANY_PROGRAMS, Rows, padded
 from mambair.ops.ss2d.triton_launch import ScanAddresses, ScanTypes, forward_plan, pack_parameters_plan
 from mambair.ops.ss2d.triton_launch_backward import GradientAddresses, backward_plan
 from mambair.ops.ss2d.triton_plan import ScanShape
 
 _FP32 = torch.float32
-
-
-class ScanHalfParameters(NamedTuple):
-    """The tensors of a VSSM, its LayerNorm before and its skip connection, as their modules name them."""
-
-    norm_weight: Tensor
-    norm_bias: Tensor
-    in_proj: Tensor
-    conv_weight: Tensor
-    conv_bias: Tensor
-    x_proj_weight: Tensor
-    dt_projs_weight: Tensor
-    dt_projs_bias: Tensor
-    A_logs: Tensor
-    Ds: Tensor
-    out_norm_weight: Tensor
-    out_norm_bias: Tensor
-    out_proj: Tensor
-    skip_scale: Tensor
 
 
 @dataclass(frozen=True)

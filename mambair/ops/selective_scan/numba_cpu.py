@@ -14,7 +14,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.cpu.lanes import block_count, from_blocks, to_blocks
 from mambair.ops.cpu.recurrence import CHUNK
-from mambair.ops.cpu.simd import LANES, LOG2_E
+from mambair.ops.cpu.simd import FOLDED, LANES, LOG2_E
 from mambair.ops.cpu.workers import run_tasks, split_work, sum_parts, worker_count
 from mambair.ops.flops import BACKWARD_FACTOR, selective_scan_flops
 from mambair.ops.selective_scan.numba_kernels import backward_unit, forward_unit
@@ -130,7 +130,7 @@ def _scan_backward(
         (CHUNK, 2 * states),
         *[(blocks, CHUNK, LANES)] * 6,
         (blocks, states, LANES),
-        (2 * states, CHUNK, LANES),
+        (2 * states, CHUNK, FOLDED),
         (CHUNK, LANES),
         *[(2, CHUNK, LANES)] * 2,
         *[(CHUNK, LANES)] * 2,

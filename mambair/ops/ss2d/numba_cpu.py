@@ -14,7 +14,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.cpu.lanes import block_count, from_blocks, to_blocks
 from mambair.ops.cpu.recurrence import CHUNK
-from mambair.ops.cpu.simd import LANES, LOG2_E
+from mambair.ops.cpu.simd import FOLDED, LANES, LOG2_E
 from mambair.ops.cpu.workers import run_tasks, split_work, sum_parts, worker_count
 from mambair.ops.direct import may_start_directly
 from mambair.ops.flops import BACKWARD_FACTOR, ss2d_core_flops
@@ -61,11 +61,11 @@ def scan_projected(x: Tensor, projections: Tensor, dt_weight: Tensor, dt_bias: T
     tensors = (x, projections, dt_weight, dt_bias, A, D)
     keep_states = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     if may_start_directly(*tensors):
-        return _DirectScan.apply(*tensors) if keep_states else _run(*tensors, False)[0]
+        return _DirectScan.apply(*tensors) if keep_states else run_forward(*tensors, False)[0]
     return _scan(*tensors, keep_states)[0]
 
 
-def _run(
+def run_forward(
     x: Tensor,
     projections: Tensor,
     dt_weight: Tensor,
@@ -99,7 +99,7 @@ def _run(
     return sum_parts(output).view_as(x), saved
 
 
-_scan = torch.library.custom_op("mambair::ss2d_scan_numba", _run, mutates_args=(), device_types="cpu")
+_scan = torch.library.custom_op("mambair::ss2d_scan_numba", run_forward, mutates_args=(), device_types="cpu")
 
 
 @_scan.register_fake
@@ -107,7 +107,7 @@ def _(x: Any, projections: Any, dt_weight: Any, dt_bias: Any, A: Any, D: Any, ke
     return x.new_empty(x.shape), _new_saved(x, A, keep_states)
 
 
-def _run_backward(
+def run_backward(
     dy: Tensor,
     x: Tensor,
     projections: Tensor,
@@ -135,7 +135,7 @@ def _run_backward(
         (CHUNK, columns),
         *[(blocks, CHUNK, LANES)] * 6,
         (blocks, states, LANES),
-        (columns, CHUNK, LANES),
+        (columns, CHUNK, FOLDED),
         (CHUNK, LANES),
         *[(2, CHUNK, LANES)] * 2,
         *[(CHUNK, LANES)] * 2,
@@ -153,7 +153,7 @@ def _run_backward(
 
 
 _scan_backward = torch.library.custom_op(
-    "mambair::ss2d_scan_numba_backward", _run_backward, mutates_args=(), device_types="cpu"
+    "mambair::ss2d_scan_numba_backward", run_backward, mutates_args=(), device_types="cpu"
 )
 
 
@@ -168,14 +168,14 @@ class _DirectScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *tensors: Tensor) -> Tensor:
         arguments: list[Any] = [*tensors, True]
-        y, saved = _run(*arguments)
+        y, saved = run_forward(*arguments)
         ctx.save_for_backward(*tensors, saved)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         # With a graph of its own, a second derivative is asked for: the operator says that it has none.
-        run = _scan_backward if torch.is_grad_enabled() else _run_backward
+        run = _scan_backward if torch.is_grad_enabled() else run_backward
         gradients = run(dy, *ctx.saved_tensors)
         return tuple(gradient if need else None for gradient, need in zip(gradients, ctx.needs_input_grad, strict=True))
 

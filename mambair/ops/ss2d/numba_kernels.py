@@ -13,7 +13,7 @@ from numba import njit
 
 from mambair.ops.cpu.compilation import SOURCES, kernel
 from mambair.ops.cpu.recurrence import backward_chunk, clear, forward_chunk, sum_lanes
-from mambair.ops.cpu.simd import LANES, broadcast, fma, load, sigmoid, softplus, store
+from mambair.ops.cpu.simd import LANES, add_folded, broadcast, broadcast_at, fma, load, sigmoid, softplus, store
 
 # Bits of a direction: walk column by column, and from the last pixel to the first.
 COLUMNS = 1
@@ -66,11 +66,30 @@ def scatter_pixels(steps, pixels, source, first_block, last_block, image, add):
 
 
 @njit(error_model="numpy")
-def gather_projections(steps, pixels, image, direction, target):
-    """target (T, P) = image (L, K, P) at `pixels`, of one direction."""
+def copy_row(source, source_row, target, target_row):
+    """target[target_row] = source[source_row], rows of equal length; the last vector ends with the row."""
+    columns = source.shape[1]
+    if columns >= LANES:
+        for first in range(0, columns, LANES):
+            column = min(first, columns - LANES)
+            store(target, (target_row, column), load(source, (source_row, column)))
+    else:
+        for column in range(columns):
+            target[target_row, column] = source[source_row, column]
+
+
+@njit(error_model="numpy")
+def gather_projections(steps, pixels, image, target):
+    """target (T, P) = one direction's image (L, P) at `pixels`."""
     for t in range(steps):
-        for column in range(image.shape[2]):
-            target[t, column] = image[pixels[t], direction, column]
+        copy_row(image, pixels[t], target, t)
+
+
+@njit(error_model="numpy")
+def scatter_projections(steps, pixels, source, image):
+    """The inverse: one direction's image (L, P) at `pixels` = source (T, P)."""
+    for t in range(steps):
+        copy_row(source, t, image, pixels[t])
 
 
 @njit(error_model="numpy")
@@ -79,14 +98,14 @@ def compute_delta(steps, rank, projected, weight, bias, raw, delta, block):
     for t in range(steps):
         value = load(bias, (block,))
         for r in range(rank):
-            value = fma(broadcast(projected[t, r]), load(weight, (block, r)), value)
+            value = fma(broadcast_at(projected, (t, r)), load(weight, (block, r)), value)
         store(raw, (block, t), value)
         store(delta, (block, t), softplus(value))
 
 
 @njit(error_model="numpy")
 def backpropagate_delta(steps, rank, projected, weight, raw, ddelta, dweight, dbias, sums, block):
-    """From the gradient of delta to those of weight, bias (added to) and dt (lanes added to the rows of sums)."""
+    """From the gradient of delta to those of weight, bias (added to) and dt (added to the rows of sums, folded)."""
     dbias_block = broadcast(0.0)
     for t in range(steps):
         draw = load(ddelta, (block, t)) * sigmoid(load(raw, (block, t)))
@@ -98,8 +117,8 @@ def backpropagate_delta(steps, rank, projected, weight, raw, ddelta, dweight, db
         dweight_r = broadcast(0.0)
         for t in range(steps):
             draw = load(ddelta, (block, t))
-            dweight_r = fma(draw, broadcast(projected[t, r]), dweight_r)
-            store(sums, (r, t), fma(draw, weight_r, load(sums, (r, t))))
+            dweight_r = fma(draw, broadcast_at(projected, (t, r)), dweight_r)
+            add_folded(sums, (r, t), draw * weight_r)
         store(dweight, (block, r), load(dweight, (block, r)) + dweight_r)
 
 
@@ -164,7 +183,7 @@ def forward_unit(
             steps = min(chunk, length - first)
             find_pixels(codes[k], first, steps, height, width, pixels)
             gather_pixels(steps, pixels, x[image], first_block, last_block, x_chunk)
-            gather_projections(steps, pixels, projections[image], k, projected)
+            gather_projections(steps, pixels, projections[image, :, k], projected)
             for block in range(first_block, last_block):
                 if saved.shape[0] > 0:
                     for n in range(states):
@@ -240,7 +259,7 @@ def backward_unit(
             find_pixels(codes[k], first, steps, height, width, pixels)
             gather_pixels(steps, pixels, x[image], first_block, last_block, x_chunk)
             gather_pixels(steps, pixels, dy[image], first_block, last_block, dy_chunk)
-            gather_projections(steps, pixels, projections[image], k, projected)
+            gather_projections(steps, pixels, projections[image, :, k], projected)
             clear(steps, sums)
             for block in range(first_block, last_block):
                 compute_delta(steps, rank, projected, weight[k], bias[k], raw, delta, block)
@@ -271,7 +290,5 @@ def backward_unit(
                     steps, rank, projected, weight[k], raw, ddelta, dweight[image, k], dbias[image, k], sums, block
                 )
             sum_lanes(steps, sums, projected)
-            for t in range(steps):
-                for column in range(projected.shape[1]):
-                    dprojections[block_part, image, pixels[t], k, column] = projected[t, column]
+            scatter_projections(steps, pixels, projected, dprojections[block_part, image, :, k])
             scatter_pixels(steps, pixels, dx_chunk, first_block, last_block, dx[direction_part, image], k > k_first)

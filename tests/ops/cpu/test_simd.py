@@ -6,8 +6,11 @@ from numba import njit
 
 from mambair.ops.cpu import simd
 from mambair.ops.cpu.simd import (
+    FOLDED,
     LANES,
+    add_folded,
     broadcast,
+    broadcast_at,
     exp2,
     fma,
     lane_sum,
@@ -81,6 +84,19 @@ def test_lane_sum_and_operators() -> None:
     values = np.arange(-8.0, 8.0)
     expected = (2 * values + values.sum()) / 4 - np.maximum(values, 0) + values**2
     np.testing.assert_allclose(apply(combine, values), expected)
+
+
+def test_folded_sums_and_broadcast_elements() -> None:
+    @njit(error_model="numpy")
+    def run(sums, values, rows):
+        for row in range(rows.shape[0]):
+            add_folded(sums, (1, row), load(rows, (row,)) * broadcast_at(values, (row, 1)))
+
+    rows, values = np.arange(48, dtype=np.float32).reshape(3, LANES), np.array([[9, 2], [9, 3], [9, 4]], np.float32)
+    sums = np.ones((2, 3, FOLDED), np.float32)
+    run(sums, values, rows)
+    np.testing.assert_array_equal(sums[0], 1)
+    np.testing.assert_array_equal(sums[1].sum(axis=1), FOLDED + rows.sum(axis=1) * values[:, 1])
 
 
 def test_maximum_passes_over_nan() -> None:

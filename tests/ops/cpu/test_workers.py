@@ -1,5 +1,6 @@
 import multiprocessing
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -71,6 +72,15 @@ def test_pool_works_in_a_forked_child() -> None:
     child.start()
     assert queue.get(timeout=60)
     child.join()
+
+
+@pytest.mark.parametrize("units", [1, 3, 50])
+def test_ranges_hold_every_unit_once(units: int) -> None:
+    done: list[int] = []
+    workers.run_ranges(
+        lambda first, last: done.extend(range(first, last)), units, SimpleNamespace(nopython_signatures=[])
+    )
+    assert sorted(done) == list(range(units))
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ from tests.ops.depthwise.cases import as_slice, expected, found, random_convolut
         ({"height": 2, "width": 9, "bias": False}, 3, True),
         ({"size": 5}, 1, False),
         ({"size": 7, "bias": False}, 2, True),
+        ({"size": 5, "height": 11, "width": 13, "channels": 21}, 1, False),
+        ({"size": 7, "width": 17, "channels": 16, "bias": False}, 2, True),
     ],
 )
 def test_matches_float64(sizes: dict, dilation: int, silu: bool, layout: Callable, dtype: torch.dtype) -> None:
@@ -36,6 +38,13 @@ def test_matches_float64(sizes: dict, dilation: int, silu: bool, layout: Callabl
     assert {name: e for name in truth if not (e := relative_error(results[name], truth[name])) < limit} == {}
     assert results["y"].is_contiguous()
     assert results["y"].dtype == dtype
+
+
+def test_wide_weights_train_on_the_compiled_kernels() -> None:
+    inputs = leaves(random_convolution(size=5, channels=16), torch.float32)
+    y = depthwise_conv(inputs["x"], inputs["weight"], inputs["bias"])
+    assert y.grad_fn is not None
+    assert y.grad_fn.name() == "_ConvolutionBackward"
 
 
 def test_computes_in_the_type_of_autocast() -> None:
