@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = 120
 GIGA = 1e9
 SHOWN_DECIBELS = 3
+AGAINST = ("iterations", "hours")
+"""What the validations of runs may be drawn against."""
 # The right panel of the scaling figure shows what grows at most so many times as fast as the number of pixels.
 LINEAR_PANEL = 1.5
 
@@ -98,10 +100,11 @@ def save_training_figure(
     dataset: str,
     references: Mapping[str, float] | None = None,
     metric: str = "psnr",
+    against: Sequence[str] = AGAINST,
 ) -> None:
-    """A metric of the validations on a data set: left against iterations, right against device time (GPU hours).
+    """A metric of the validations on a data set, a panel each for what it is drawn `against`.
 
-    Each run is drawn over the iterations that it was validated at on this set. `references`: name -> value of
+    iterations; hours: device time (GPU hours). Each run is drawn over the iterations that it was validated at on this set. `references`: name -> value of
     horizontal lines to compare with. PSNR that lies far below the best of every run and below the references, as the
     first validations do, is left out: it would press the rest into a corner.
     """
@@ -109,26 +112,31 @@ def save_training_figure(
 
     references = references or {}
     unit = " dB" if metric == "psnr" else ""
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(11 if len(against) > 1 else 8, 4.8), layout="constrained")
+    panels = dict(zip(against, figure.subplots(1, len(against), sharey=True, squeeze=False)[0], strict=True))
     curves = []
     for run in runs:
         iterations = sorted(run.validations[dataset])
         curves.append([run.validations[dataset][iteration][metric] for iteration in iterations])
         hours = [run.device_seconds(iteration) / SECONDS_PER_HOUR for iteration in iterations]
-        for axes, positions in zip(panels, (iterations, hours), strict=True):
+        for way, axes in panels.items():
+            positions = iterations if way == "iterations" else hours
             axes.plot(positions, curves[-1], marker=".", label=f"{run.name} ({run.parameters:,} parameters)")
-    for axes in panels:
+    for axes in panels.values():
         for (name, value), style in zip(references.items(), itertools.cycle(("--", ":", "-."))):
             axes.axhline(value, linestyle=style, color="gray", label=f"{name} ({format_value(metric, value)}{unit})")
         axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
-    panels[0].set(xlabel="iterations", ylabel=f"{metric.upper()} on {dataset}{unit and ' (dB)'}")
+    first = panels[against[0]]
+    first.set(ylabel=f"{metric.upper()} on {dataset}{unit and ' (dB)'}")
     if metric == "psnr":
-        panels[0].set_ylim(shown_range(curves, references.values()))
-    panels[0].xaxis.set_major_formatter("{x:,.0f}")
-    panels[1].set(xlabel=f"{device_time(runs, 'hours')} of computing")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+        first.set_ylim(shown_range(curves, references.values()))
+    if "iterations" in panels:
+        panels["iterations"].set(xlabel="iterations")
+        panels["iterations"].xaxis.set_major_formatter("{x:,.0f}")
+    if "hours" in panels:
+        panels["hours"].set(xlabel=f"{device_time(runs, 'hours')} of computing")
+    figure.legend(*first.get_legend_handles_labels(), loc="outside lower center", ncols=1 + len(against), frameon=False)
     _save(figure, path)
 
 

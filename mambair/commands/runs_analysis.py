@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from mambair.analysis.figures import require_matplotlib, save_training_figure
+from mambair.analysis.figures import AGAINST, require_matplotlib, save_training_figure
 from mambair.analysis.run_tables import comparison
 from mambair.analysis.training_logs import LoggedRun, read_run
 from mambair.commands.run_list import describe_runs
@@ -39,6 +39,11 @@ def add_run_parsers(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=[],
         metavar="NAME=VALUE",
         help="value of the metric to draw a horizontal line at, such as bicubic=33.67",
+    )
+    curves.add_argument(
+        "--against",
+        choices=AGAINST,
+        help="draw this alone, such as iterations of runs that shared a GPU, whose hours say little (default: both)",
     )
     curves.add_argument("-o", "--figure", type=Path, metavar="FILE", help=".png, .pdf or .svg")
     curves.add_argument("--table", type=Path, metavar="FILE.md", help="write the tables here too")
@@ -70,7 +75,8 @@ def run_curves(arguments: argparse.Namespace) -> None:
     for run in runs:
         if run not in drawn:
             console.print(f"{run.name}: has no {arguments.metric} on {dataset}, and is not drawn", markup=False)
-    save_training_figure(arguments.figure, drawn, dataset, references, arguments.metric)
+    against = AGAINST if arguments.against is None else (arguments.against,)
+    save_training_figure(arguments.figure, drawn, dataset, references, arguments.metric, against)
     console.print(f"figure: {arguments.figure}", markup=False)
 
 

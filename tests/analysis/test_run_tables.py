@@ -86,3 +86,12 @@ def test_references_change_the_figure(tmp_path: Path) -> None:
     save_training_figure(referred, mixed_runs(), "Set5", {"bicubic": 33.67})
     assert "bicubic (33.67 dB)" in referred.read_text() and "bicubic" not in plain.read_text()
     assert "GPU hours of computing" in plain.read_text() and "alone (905,016 parameters)" in plain.read_text()
+
+
+def test_runs_that_shared_a_gpu_are_drawn_against_iterations_alone(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for way, label, other in (("iterations", ">iterations", "GPU hours"), ("hours", "GPU hours", ">iterations")):
+        path = tmp_path / f"{way}.svg"
+        save_training_figure(path, mixed_runs(), "Set5", against=(way,))
+        text = path.read_text().replace("<!-- ", ">")
+        assert label in text and other not in text and "PSNR on Set5 (dB)" in text

@@ -1,9 +1,9 @@
 """Plain modules on a GPU: replayed training steps are plain ones, bit by bit, whatever is done around them."""
 
 import gc
-import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -293,9 +293,9 @@ class TestSteps:
 
 
 @pytest.fixture
-def one_process() -> Iterator[None]:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT="29577")
-    dist.init_process_group("nccl", rank=0, world_size=1)
+def one_process(tmp_path: Path) -> Iterator[None]:
+    # They meet in a file: tests that run at the same time would want the same port.
+    dist.init_process_group("nccl", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
