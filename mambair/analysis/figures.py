@@ -104,9 +104,9 @@ def save_training_figure(
 ) -> None:
     """A metric of the validations on a data set, a panel each for what it is drawn `against`.
 
-    iterations; hours: device time (GPU hours). Each run is drawn over the iterations that it was validated at on this set. `references`: name -> value of
-    horizontal lines to compare with. PSNR that lies far below the best of every run and below the references, as the
-    first validations do, is left out: it would press the rest into a corner.
+    iterations; hours: device time (GPU hours). Each run is drawn over the iterations that it was validated at on this
+    set. `references`: name -> value of horizontal lines to compare with. PSNR that lies far below the best of every run
+    and below the references, as the first validations do, is left out: it would press the rest into a corner.
     """
     from matplotlib.figure import Figure
 
