@@ -11,7 +11,7 @@ Shapes: T steps of this chunk (at most CHUNK), G blocks of channels, N states, P
 
 from numba import njit
 
-from mambair.ops.cpu.simd import LN_2, add_folded, broadcast, broadcast_at, exp2, fma, load, store
+from mambair.ops.cpu.simd import LN_2, add_folded, broadcast, broadcast_at, fma, load, store
 
 # 64 steps keep the saved states at a quarter of the input for 16 states per channel, and what the backward pass holds
 # of a chunk in the second-level cache; 32 and 16 steps were not faster.
@@ -19,9 +19,10 @@ CHUNK = 64
 
 
 @njit(error_model="numpy")
-def forward_chunk(steps, rank, projected, x, delta, A, D, state, y, block):
+def forward_chunk(exp2, steps, rank, projected, x, delta, A, D, state, y, block):
     """y and the state after `steps` steps, for the 16 channels of `block`.
 
+    exp2: `simd.exp2`, or where delta A is never positive the faster `simd.exp2_of_negative`.
     projected: (T, P).  x, delta, y: (G, T, 16).  A, in units of log2(e): (G, N, 16).  D: (G, 16).
     state: (G, N, 16), read and replaced.
     """
@@ -40,6 +41,7 @@ def forward_chunk(steps, rank, projected, x, delta, A, D, state, y, block):
 
 @njit(error_model="numpy")
 def backward_chunk(
+    exp2,
     steps,
     rank,
     projected,
@@ -62,7 +64,7 @@ def backward_chunk(
     through_decay,
     block,
 ):
-    """Gradients of one chunk from that of its outputs, dy, for the 16 channels of `block`.
+    """Gradients of one chunk from that of its outputs, dy, for the 16 channels of `block`; exp2 as in `forward_chunk`.
 
     start (G, N, 16): state before the chunk.  adjoint (G, N, 16): gradient of the state after this chunk on entry, of
     the state before it on return.  dx, ddelta (G, T, 16): written.  dA (G, N, 16) and dD (G, 16): added to.

@@ -236,23 +236,45 @@ _ROUNDER = 12582912.0
 _MANTISSA_BITS = 23
 
 
+# Where the exponent's bits read 0 and infinity.
+_LOWEST, _HIGHEST = -127.0, 128.0
+
+
+def _bound(builder, x, comparison, bound):
+    """x, or `bound` where x compares so with it; an ordered comparison lets NaN through."""
+    bound = _constant(bound)
+    return builder.select(builder.fcmp_ordered(comparison, x, bound), bound, x)
+
+
+def _power_of_two(builder, x):
+    """2**x for x from _LOWEST to _HIGHEST."""
+    rounder = _constant(_ROUNDER)
+    shifted = builder.fadd(x, rounder)
+    fraction = builder.fsub(x, builder.fsub(shifted, rounder))
+    power = _constant(_EXP2[-1])
+    for coefficient in (*_EXP2[-2::-1], 1.0):
+        power = _call(builder, "fmuladd", [power, fraction, _constant(coefficient)])
+    exponent = builder.shl(builder.bitcast(shifted, _INTEGERS), ir.Constant(_INTEGERS, [_MANTISSA_BITS] * LANES))
+    return builder.bitcast(builder.add(builder.bitcast(power, _INTEGERS), exponent), _FLOATS)
+
+
 @intrinsic
 def exp2(typing_context, value):
     """2**value to about 1e-7 relative: 0 below -127, infinity from 128, NaN stays."""
 
     def codegen(context, builder, signature, arguments):
-        (x,) = arguments
-        low, high, rounder = _constant(-127.0), _constant(128.0), _constant(_ROUNDER)
-        # Ordered comparisons let NaN through; the bounds are where the exponent's bits read 0 and infinity.
-        x = builder.select(builder.fcmp_ordered("<", x, low), low, x)
-        x = builder.select(builder.fcmp_ordered(">", x, high), high, x)
-        shifted = builder.fadd(x, rounder)
-        fraction = builder.fsub(x, builder.fsub(shifted, rounder))
-        power = _constant(_EXP2[-1])
-        for coefficient in (*_EXP2[-2::-1], 1.0):
-            power = _call(builder, "fmuladd", [power, fraction, _constant(coefficient)])
-        exponent = builder.shl(builder.bitcast(shifted, _INTEGERS), ir.Constant(_INTEGERS, [_MANTISSA_BITS] * LANES))
-        return builder.bitcast(builder.add(builder.bitcast(power, _INTEGERS), exponent), _FLOATS)
+        below = _bound(builder, arguments[0], ">", _HIGHEST)
+        return _power_of_two(builder, _bound(builder, below, "<", _LOWEST))
+
+    return vector(vector), codegen
+
+
+@intrinsic
+def exp2_of_negative(typing_context, value):
+    """`exp2` of what is known to be at most 0 but for roundings: without the upper bound."""
+
+    def codegen(context, builder, signature, arguments):
+        return _power_of_two(builder, _bound(builder, arguments[0], "<", _LOWEST))
 
     return vector(vector), codegen
 
@@ -308,7 +330,7 @@ def softplus(x):
 
     It is max(x, 0) + log(1 + e) with e = exp(-|x|) <= 1, and log(1 + e) = 2 atanh(e / (2 + e)).
     """
-    e = exp2(absolute(x) * broadcast(-LOG2_E))
+    e = exp2_of_negative(absolute(x) * broadcast(-LOG2_E))
     s = e / (broadcast(2.0) + e)
     s2 = s * s
     series = fma(

@@ -103,9 +103,9 @@ def worker_count(tasks: int, kernel: Any) -> int:
     """How many threads to use for so many tasks: PyTorch's own number (`torch.set_num_threads`), or fewer.
 
     One while the kernel is not compiled yet: the compiler runs in the calling thread then, since others may have
-    less of a stack than it needs.
+    less of a stack than it needs. (`overloads`: a dictionary; lists of its signatures hash every type in them anew.)
     """
-    return min(torch.get_num_threads(), tasks) if kernel.nopython_signatures else 1
+    return min(torch.get_num_threads(), tasks) if kernel.overloads else 1
 
 
 def run_ranges(task: Callable[[int, int], None], units: int, kernel: Any) -> None:

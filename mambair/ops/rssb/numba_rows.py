@@ -3,9 +3,11 @@
 Shapes: L rows (pixels), C >= 16 channels in V = ceil(C / 16) vectors, U units of rows.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,16 +26,16 @@ def norm_backward(
     x: Tensor, weight: Tensor, stats: Tensor, skip: Tensor, dy: Tensor, dout: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of x, weight, bias and skip of LayerNorm(x) and x skip, from dy and dout, all (L, C)."""
-    dx, sums = torch.empty_like(x), [_new_sums(x) for _ in range(3)]
-    _run(norm_backward_units, len(x), x, weight, _once(x), stats, skip, dy, dout, dx, *sums)
-    dweight, dbias, dskip = (_collect(parts, x.shape[1]) for parts in sums)
+    dx, sums = torch.empty_like(x), _new_sums(3, x)
+    _run(norm_backward_units, len(x), x, weight, _once(x.shape[1]), stats, skip, dy, dout, dx, *sums)
+    dweight, dbias, dskip = _collect(sums, x.shape[1])
     return dx, dweight, dbias, dskip
 
 
 def gate(y: Tensor, xz: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """(LayerNorm(y) SiLU(z) (L, C), the rows' stats (L, 2)) of y (L, C) and xz (L, 2 C), z behind."""
     gated, stats = torch.empty_like(y), y.new_empty(len(y), 2)
-    _run(gate_units, len(y), eps, y, xz, weight, bias, _once(y), stats, gated)
+    _run(gate_units, len(y), eps, y, xz, weight, bias, _once(y.shape[1]), stats, gated)
     return gated, stats
 
 
@@ -41,9 +43,9 @@ def gate_backward(
     y: Tensor, xz: Tensor, weight: Tensor, bias: Tensor, stats: Tensor, dgated: Tensor, dxz: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(what `gate` gave, gradients of y, weight and bias); that of z is written to dxz (L, 2 C)."""
-    gated, dy, sums = torch.empty_like(y), torch.empty_like(y), [_new_sums(y) for _ in range(2)]
-    _run(gate_backward_units, len(y), y, xz, weight, bias, _once(y), stats, dgated, gated, dy, dxz, *sums)
-    dweight, dbias = (_collect(parts, y.shape[1]) for parts in sums)
+    gated, dy, sums = torch.empty_like(y), torch.empty_like(y), _new_sums(2, y)
+    _run(gate_backward_units, len(y), y, xz, weight, bias, _once(y.shape[1]), stats, dgated, gated, dy, dxz, *sums)
+    dweight, dbias = _collect(sums, y.shape[1])
     return gated, dy, dweight, dbias
 
 
@@ -61,19 +63,22 @@ def _vectors(channels: int) -> int:
     return -(-channels // LANES)
 
 
-def _once(x: Tensor) -> Tensor:
+@functools.cache
+def _once(channels: int) -> np.ndarray:
     """(V, 16): zeros for the last vector's channels that the one before has too, else ones."""
-    vectors = _vectors(x.shape[1])
-    once = x.new_ones(vectors, LANES)
-    once[-1, : vectors * LANES - x.shape[1]] = 0
+    vectors = _vectors(channels)
+    once = np.ones((vectors, LANES), dtype=np.float32)
+    once[-1, : vectors * LANES - channels] = 0
     return once
 
 
-def _new_sums(x: Tensor) -> Tensor:
-    return x.new_empty(_units(len(x)), _vectors(x.shape[1]), LANES)
+def _new_sums(count: int, x: Tensor) -> Tensor:
+    """(n, U, V, 16): memory for `count` sums over the rows of x (L, C)."""
+    return x.new_empty(count, _units(len(x)), _vectors(x.shape[1]), LANES)
 
 
-def _collect(parts: Tensor, channels: int) -> Tensor:
-    """(U, V, 16) -> (C,): the units' sum, with each channel once."""
-    vectors = parts.sum(dim=0)
-    return torch.cat((vectors[:-1].flatten(), vectors[-1, len(vectors) * LANES - channels :]))
+def _collect(sums: Tensor, channels: int) -> tuple[Tensor, ...]:
+    """(n, U, V, 16) -> n times (C,): the sums over the units, with each channel once."""
+    vectors = sums.sum(dim=1)
+    overlap = vectors.shape[1] * LANES - channels
+    return torch.cat((vectors[:, :-1].flatten(1), vectors[:, -1, overlap:]), dim=1).unbind()

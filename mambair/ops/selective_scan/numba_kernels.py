@@ -11,7 +11,7 @@ from numba import njit
 
 from mambair.ops.cpu.compilation import SOURCES, kernel
 from mambair.ops.cpu.recurrence import backward_chunk, clear, forward_chunk, sum_lanes
-from mambair.ops.cpu.simd import LANES, broadcast, load, sigmoid, softplus, store, transpose
+from mambair.ops.cpu.simd import LANES, broadcast, exp2, load, sigmoid, softplus, store, transpose
 
 
 @njit(error_model="numpy")
@@ -143,7 +143,7 @@ def forward_unit(
                 for n in range(states):
                     store(saved, (sequence, group, first // chunk, block, n), load(state, (block, n)))
             compute_delta(steps, bias[group], apply_softplus, raw_chunk, delta_chunk, block)
-            forward_chunk(steps, 0, projected, u_chunk, delta_chunk, A[group], D[group], state, y_chunk, block)
+            forward_chunk(exp2, steps, 0, projected, u_chunk, delta_chunk, A[group], D[group], state, y_chunk, block)
         scatter_steps(first, steps, y_chunk, channel, channels, first_block, last_block, y[sequence])
     for block in range(first_block, last_block):
         for n in range(states):
@@ -213,6 +213,7 @@ def backward_unit(
         for block in range(first_block, last_block):
             compute_delta(steps, bias[group], apply_softplus, raw_chunk, delta_chunk, block)
             backward_chunk(
+                exp2,
                 steps,
                 0,
                 projected,

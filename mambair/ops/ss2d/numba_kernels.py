@@ -13,7 +13,18 @@ from numba import njit
 
 from mambair.ops.cpu.compilation import SOURCES, kernel
 from mambair.ops.cpu.recurrence import backward_chunk, clear, forward_chunk, sum_lanes
-from mambair.ops.cpu.simd import LANES, add_folded, broadcast, broadcast_at, fma, load, sigmoid, softplus, store
+from mambair.ops.cpu.simd import (
+    LANES,
+    add_folded,
+    broadcast,
+    broadcast_at,
+    exp2_of_negative,
+    fma,
+    load,
+    sigmoid,
+    softplus,
+    store,
+)
 
 # Bits of a direction: walk column by column, and from the last pixel to the first.
 COLUMNS = 1
@@ -189,7 +200,9 @@ def forward_unit(
                     for n in range(states):
                         store(saved, (image, k, first // chunk, block, n), load(state, (block, n)))
                 compute_delta(steps, rank, projected, weight[k], bias[k], raw, delta, block)
-                forward_chunk(steps, rank, projected, x_chunk, delta, A[k], D[k], state, y_chunk, block)
+                forward_chunk(
+                    exp2_of_negative, steps, rank, projected, x_chunk, delta, A[k], D[k], state, y_chunk, block
+                )
             target = output[direction_part, image]
             scatter_pixels(steps, pixels, y_chunk, first_block, last_block, target, k > k_first)
 
@@ -264,6 +277,7 @@ def backward_unit(
             for block in range(first_block, last_block):
                 compute_delta(steps, rank, projected, weight[k], bias[k], raw, delta, block)
                 backward_chunk(
+                    exp2_of_negative,
                     steps,
                     rank,
                     projected,

@@ -12,6 +12,7 @@ from mambair.ops.cpu.simd import (
     broadcast,
     broadcast_at,
     exp2,
+    exp2_of_negative,
     fma,
     lane_sum,
     load,
@@ -56,6 +57,11 @@ def test_exp2_near_one_is_as_accurate_as_float32_allows() -> None:
 def test_exp2_beyond_its_range() -> None:
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal(apply(exp2, SPECIAL), [0, 0, 0, 0, 1, math.inf, math.inf, math.inf, math.nan])
+
+
+def test_exp2_of_negative_is_exp2_without_its_upper_bound() -> None:
+    values = np.concatenate([-np.logspace(-8, 3, 10_001), SPECIAL[:5], [math.nan]])
+    np.testing.assert_array_equal(apply(exp2_of_negative, values), apply(exp2, values))
 
 
 def test_softplus_keeps_small_results_and_does_not_overflow() -> None:

@@ -77,9 +77,7 @@ def test_pool_works_in_a_forked_child() -> None:
 @pytest.mark.parametrize("units", [1, 3, 50])
 def test_ranges_hold_every_unit_once(units: int) -> None:
     done: list[int] = []
-    workers.run_ranges(
-        lambda first, last: done.extend(range(first, last)), units, SimpleNamespace(nopython_signatures=[])
-    )
+    workers.run_ranges(lambda first, last: done.extend(range(first, last)), units, SimpleNamespace(overloads=[]))
     assert sorted(done) == list(range(units))
 
 
