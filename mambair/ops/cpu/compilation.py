@@ -29,7 +29,7 @@ class _Announcement(event.Listener):
         """A function that is in no cache is about to be compiled."""
         if not self.is_said and event.data["dispatcher"].py_func.__module__ in self.modules:
             self.is_said = True
-            logger.info("compiling kernels for this CPU, once per machine: about a minute")
+            logger.info("compiling kernels for this CPU, once per machine: up to a minute")
 
     def on_end(self, event: Any) -> None:
         """Nothing is to be said."""
