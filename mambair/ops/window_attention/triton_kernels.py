@@ -126,45 +126,6 @@ def attention_kernel(
 
 
 @triton.jit(do_not_specialize=SIZES)
-def gradients_kernel(
-    qkv_ptr, bias_ptr, y_ptr, dy_ptr, norms_ptr, deltas_ptr, d_qkv_ptr, H, W, C, shift, scale,
-    w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BK: tl.constexpr,
-    SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """d_qkv and deltas. All queries at once, the keys block by block."""
-    head, window = tl.program_id(0), tl.program_id(1)
-    bias_ptr += head * (L * L)
-    kept = (window.to(tl.int64) * tl.num_programs(0) + head) * L
-    qkv_ptr += head * d
-    d_qkv_ptr += head * d
-    y_ptr += head * d
-    dy_ptr += head * d
-    p = tl.arange(0, BL)
-    q_pixels, q_region, q_exists = place_in_window(window, p, H, W, shift, w, L)
-    q = load_rows(qkv_ptr, q_pixels, q_exists, 3 * C, d, BD)
-    dy = load_rows(dy_ptr, q_pixels, q_exists, C, d, BD)
-    y = load_rows(y_ptr, q_pixels, q_exists, C, d, BD)
-    delta = tl.sum(y.to(tl.float32) * dy.to(tl.float32), 1)
-    tl.store(deltas_ptr + kept + p, delta, mask=q_exists)
-    norm = tl.load(norms_ptr + kept + p, mask=q_exists, other=0.0)
-    dq = tl.zeros([BL, BD], tl.float32)
-    for first in range(0, L, BK):
-        k_p = first + tl.arange(0, BK)
-        pixels, k_region, exists = place_in_window(window, k_p, H, W, shift, w, L)
-        k = load_rows(qkv_ptr + C, pixels, exists, 3 * C, d, BD)
-        v = load_rows(qkv_ptr + 2 * C, pixels, exists, 3 * C, d, BD)
-        s = scores(q, k, bias_ptr, p, k_p, q_region, k_region, scale, L, BL, SHIFTED, PRECISION)
-        s = tl.where(q_exists[:, None], tl.exp2(s - norm[:, None]), 0.0)
-        dv = tl.dot(tl.trans(s.to(dy.dtype)), dy, input_precision=PRECISION)
-        store_rows(d_qkv_ptr + 2 * C, dv, pixels, exists, 3 * C, d, BD)
-        ds = (s * (tl.dot(dy, tl.trans(v), input_precision=PRECISION) - delta[:, None])).to(q.dtype)
-        dk = tl.dot(tl.trans(ds), q, input_precision=PRECISION) * (scale / LOG2_E)
-        store_rows(d_qkv_ptr + C, dk, pixels, exists, 3 * C, d, BD)
-        dq = tl.dot(ds, k, dq, input_precision=PRECISION)
-    store_rows(d_qkv_ptr, dq * (scale / LOG2_E), q_pixels, q_exists, 3 * C, d, BD)
-
-
-@triton.jit(do_not_specialize=SIZES)
 def query_gradients_kernel(
     qkv_ptr, bias_ptr, y_ptr, dy_ptr, norms_ptr, deltas_ptr, d_qkv_ptr, H, W, C, shift, scale,
     w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr,
@@ -172,8 +133,7 @@ def query_gradients_kernel(
 ):  # fmt: skip
     """The queries' part of d_qkv, and deltas, of one block of queries; the keys block by block.
 
-    With `key_gradients_kernel` in place of `gradients_kernel`, where that would need too much shared memory: scores are
-    computed twice.
+    `key_gradients_kernel` computes the scores once more: blocks of both fit into registers, all queries at once do not.
     """
     head, window = tl.program_id(0), tl.program_id(1)
     bias_ptr += head * (L * L)
@@ -242,7 +202,7 @@ def score_sums_kernel(
 ):  # fmt: skip
     """sums: gradients of a block of queries' scores, added up over a share of the windows.
 
-    They are computed once more instead of being written by `gradients_kernel`, which would be L / d times as much
+    They are computed once more instead of being written by `key_gradients_kernel`, which would be L / d times as much
     memory as the gradients themselves; and added up in registers, always in the same order.
     """
     head, heads = tl.program_id(0), tl.num_programs(0)

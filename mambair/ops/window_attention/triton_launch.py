@@ -14,9 +14,9 @@ from mambair.ops.ss2d.triton_launch import LOG2_E, product_precision
 from mambair.ops.window_attention import triton_kernels as kernels
 from mambair.ops.window_attention.triton_tiles import Tiles, padded_channels, padded_pixels, sums_block, tiles_for
 
-# Warps of kernels that take all queries or keys at once, and of those that take blocks of both: one for 16 queries,
-# since more would compute the same. With fewer of the former the gradients spill many more registers.
-_WHOLE_WARPS, _BLOCK_WARPS = 8, 4
+# Warps of the kernels that take blocks of queries and keys, one for 16 queries, since more would compute the same; and
+# of the sums, which take all keys at once.
+_BLOCK_WARPS, _SUMS_WARPS = 4, 8
 # Programs that the sums over windows are spread over: about a large GPU's multiprocessors. Not those of the GPU at
 # hand, so that the order of the sums is the same on all.
 _SHARES = 128
@@ -102,31 +102,22 @@ class WindowPlan:
         block = min(tiles.gradients, options["BL"])
         every = (kind, self._bias_type, kind, kind, _FP32, _FP32, kind)
         without_y = (kind, self._bias_type, kind, _FP32, _FP32, kind)
-        self._whole: PreparedKernel | None = None
-        if tiles.whole:
-            self._whole = prepare(
-                kernels.gradients_kernel, (heads, sizes.count), every, places, BK=block, num_warps=_WHOLE_WARPS,
-                **options,
-            )  # fmt: skip
-            self._of_gradients: tuple[PreparedKernel, ...] = (self._whole,)
-        else:
-            pair = options | {"BQ": block, "BK": block, "num_warps": _BLOCK_WARPS}
-            self._of_queries = prepare(kernels.query_gradients_kernel, blocks(block), every, places, **pair)
-            self._of_keys = prepare(kernels.key_gradients_kernel, blocks(block), without_y, places, **pair)
-            self._of_gradients = (self._of_queries, self._of_keys)
+        of_gradients = options | {"BQ": block, "BK": block, "num_warps": _BLOCK_WARPS}
+        self._of_queries = prepare(kernels.query_gradients_kernel, blocks(block), every, places, **of_gradients)
+        self._of_keys = prepare(kernels.key_gradients_kernel, blocks(block), without_y, places, **of_gradients)
         block = min(sums_block(options["BD"]), options["BL"])
         parts = triton.cdiv(pixels, block)
         share = triton.cdiv(sizes.count, max(1, _SHARES // (heads * parts)))
         self._shares = triton.cdiv(sizes.count, share)
         self._sum = prepare(
             kernels.score_sums_kernel, (heads, parts, self._shares), (*without_y[:-1], _FP32),
-            (*places, sizes.count, share), BQ=block, num_warps=_WHOLE_WARPS, **options,
+            (*places, sizes.count, share), BQ=block, num_warps=_SUMS_WARPS, **options,
         )  # fmt: skip
         self._table = prepare(
             kernels.table_gradient_kernel, (heads, 2 * sizes.window_size - 1), (_FP32, parameter), (self._shares,),
             w=sizes.window_size, L=pixels, BW=triton.next_power_of_2(sizes.window_size), num_warps=4,
         )  # fmt: skip
-        self.backward_kernels = (*self._of_gradients, self._sum, self._table)
+        self.backward_kernels = (self._of_queries, self._of_keys, self._sum, self._table)
 
     def _new(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self._device)
@@ -152,13 +143,9 @@ class WindowPlan:
         """d_qkv, like qkv; the gradient of the table goes into d_table, if it is given."""
         d_qkv, deltas = torch.empty_like(qkv), torch.empty_like(norms)
         of_qkv, of_bias, of_dy, of_norms = qkv.data_ptr(), bias.data_ptr(), dy.data_ptr(), norms.data_ptr()
-        every = (of_qkv, of_bias, y.data_ptr(), of_dy, of_norms, deltas.data_ptr(), d_qkv.data_ptr())
         without_y = (of_qkv, of_bias, of_dy, of_norms, deltas.data_ptr())
-        if self._whole is not None:
-            self._whole(*every)
-        else:
-            self._of_queries(*every)
-            self._of_keys(*without_y, d_qkv.data_ptr())
+        self._of_queries(of_qkv, of_bias, y.data_ptr(), *without_y[2:], d_qkv.data_ptr())
+        self._of_keys(*without_y, d_qkv.data_ptr())
         if d_table is not None:
             sums = self._new((self._shares, self.sizes.heads, self.sizes.pixels, self.sizes.pixels), _FP32)
             self._sum(*without_y, sums.data_ptr())

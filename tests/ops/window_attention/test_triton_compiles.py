@@ -8,7 +8,7 @@ import torch
 triton = pytest.importorskip("triton")
 
 from mambair.ops.window_attention import triton_kernels as kernels  # noqa: E402
-from mambair.ops.window_attention.triton_launch import _BLOCK_WARPS, _WHOLE_WARPS  # noqa: E402
+from mambair.ops.window_attention.triton_launch import _BLOCK_WARPS, _SUMS_WARPS  # noqa: E402
 from mambair.ops.window_attention.triton_tiles import Tiles, choose_tiles, padded_channels, sums_block  # noqa: E402
 from tests.ops.compiling import compiled  # noqa: E402
 
@@ -32,14 +32,12 @@ def variants(tiles: Tiles, channels: int) -> Variants:
     """The kernels with scores that these tiles stand for, their blocks, and their warps."""
     block = {"BQ": tiles.gradients, "BK": tiles.gradients}
     forward = {"BQ": tiles.forward, "BK": tiles.forward, "KEEP": True}
-    found: Variants = {"attention": (kernels.attention_kernel, forward, _BLOCK_WARPS)}
-    if tiles.whole:
-        found["gradients"] = (kernels.gradients_kernel, {"BK": tiles.gradients}, _WHOLE_WARPS)
-    else:
-        found["query gradients"] = (kernels.query_gradients_kernel, block, _BLOCK_WARPS)
-        found["key gradients"] = (kernels.key_gradients_kernel, block, _BLOCK_WARPS)
-    sums = {"BQ": sums_block(padded_channels(channels))}
-    return found | {"score sums": (kernels.score_sums_kernel, sums, _WHOLE_WARPS)}
+    return {
+        "attention": (kernels.attention_kernel, forward, _BLOCK_WARPS),
+        "query gradients": (kernels.query_gradients_kernel, block, _BLOCK_WARPS),
+        "key gradients": (kernels.key_gradients_kernel, block, _BLOCK_WARPS),
+        "score sums": (kernels.score_sums_kernel, {"BQ": sums_block(padded_channels(channels))}, _SUMS_WARPS),
+    }
 
 
 def compiled_for(function: Any, constants: dict, warps: int, capability: int, kind: str) -> dict[str, Any]:
@@ -87,13 +85,13 @@ def test_smaller_tiles_compile_into_what_they_are_said_to_need(tiles: Tiles, kin
 @pytest.mark.parametrize(
     ("kind", "channels", "kibibytes", "expected"),
     [
-        ("bf16", LIGHT, 64, Tiles(64, 32, whole=True)),
-        ("bf16", BASE, 227, Tiles(64, 32, whole=True)),
-        ("bf16", BASE, 99, Tiles(64, 32, whole=True)),
-        ("bf16", BASE, 64, Tiles(64, 64)),
+        ("bf16", BASE, 227, Tiles(64, 64)),
+        ("bf16", BASE, 48, Tiles(64, 64)),
+        ("bf16", BASE, 44, Tiles(32, 32)),
         ("bf16", 64, 99, Tiles(64, 64)),
-        ("fp32", LIGHT, 227, Tiles(64, 32)),
-        ("fp32", BASE, 99, Tiles(64, 32)),
+        ("fp32", LIGHT, 64, Tiles(64, 64)),
+        ("fp32", BASE, 99, Tiles(64, 64)),
+        ("fp32", BASE, 64, Tiles(64, 32)),
         ("fp32", BASE, 44, Tiles(32, 32)),
         ("fp32", BASE, 8, None),
         ("fp32", 65, 227, None),

@@ -6,7 +6,7 @@ import pytest
 
 from tests.ops.interpreting import run_interpreted
 
-CASES = ("windows in place", "shifted windows", "blocks of pixels", "all queries at once", "odd windows, as traced")
+CASES = ("windows in place", "shifted windows", "blocks of pixels", "smaller blocks", "odd windows, as traced")
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 

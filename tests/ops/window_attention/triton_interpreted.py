@@ -34,8 +34,8 @@ def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     yield "windows in place", case(generator, window=4, shift=0, height=8, width=4, channels=12)
     yield "shifted windows", case(generator, window=4, shift=2, height=8, width=12, channels=5)
     yield "blocks of pixels", case(generator, window=16, shift=8, height=16, width=32, heads=1, channels=3)
-    with mock.patch.object(triton_launch, "tiles_for", return_value=Tiles(32, 16, whole=True)):
-        yield "all queries at once", case(generator, window=5, shift=2, height=5, width=10, channels=6)
+    with mock.patch.object(triton_launch, "tiles_for", return_value=Tiles(32, 16)):
+        yield "smaller blocks", case(generator, window=5, shift=2, height=5, width=10, channels=6)
     with mock.patch("torch.compiler.is_compiling", return_value=True):
         yield "odd windows, as traced", case(generator, window=3, shift=1, height=3, width=6, batch=2, heads=3)
 
