@@ -39,8 +39,8 @@ class RestorationNetwork(
     compiling_pays: bool = True
     """Whether compiled blocks take less time in a CUDA graph than blocks as they are."""
     replays_graphs: bool = False
-    """Whether passes without gradients on small images are replayed as CUDA graphs, see `mambair.archs.replay`; a class
-    says so for itself, not for those derived from it. False in a network gives the graphs' memory back."""
+    """Whether passes without gradients are replayed as CUDA graphs unless images are large, see `mambair.archs.replay`;
+    a class says so for itself, not for those derived from it. False in a network gives the graphs' memory back."""
     replays_steps: bool = False
     """The same for passes with gradients."""
     hyperparameters: dict[str, Any]

@@ -17,9 +17,13 @@ logger = logging.getLogger(__name__)
 WARMUP = 2
 # Shapes of a network that stay captured, those used last.
 KEPT_GRAPHS = 4
-# Pixels of all images times channels of the features. With more, the GPU takes longer than Python. So many take 0.3 GB,
-# which the graphs of a network share.
-MOST_VALUES = 2**22
+# Pixels of all images times channels of the features. With more, the GPU takes longer than Python, which needs up to
+# 60 ms for a pass of MambaIRv2.
+MOST_VALUES = 2**24
+# Bytes of the graphs' memory, which they share, for each of those values; an estimate: 2**22 took 0.3 GB.
+BYTES_A_VALUE = 75
+# The share of a GPU's memory that the graphs of a network may keep for themselves.
+MOST_MEMORY = 0.05
 _CHANNELS = 64
 
 LEFT_OUT = frozenset({"_replays", "replays_graphs", "replays_steps"})
@@ -31,6 +35,12 @@ def values_of(network: nn.Module, x: Tensor) -> int:
     options = getattr(network, "hyperparameters", {})
     channels = options.get("embed_dim", options.get("dim", _CHANNELS))
     return x.shape[0] * x.shape[2] * x.shape[3] * channels
+
+
+def _is_small(network: nn.Module, x: Tensor) -> bool:
+    """Whether Python may take longer than the GPU, and a graph's memory is within bounds."""
+    values = values_of(network, x)
+    return values <= MOST_VALUES and values * BYTES_A_VALUE <= MOST_MEMORY * gpu.memory_of(x.device)
 
 
 def is_vouched_for(network: nn.Module, switch: str, fingerprint: Fingerprint) -> bool:
@@ -51,7 +61,7 @@ class Passes:
 
     def result(self, network: nn.Module, x: Tensor, run: gpu.Run) -> Tensor | None:
         """The network's result; None where the pass is to be run as it is. `run`: the network's own pass."""
-        if network.training or values_of(network, x) > MOST_VALUES:
+        if network.training or not _is_small(network, x):
             return None
         with turns_of(x.device).taken():
             if self._fingerprint is None or not self._fingerprint.fits(network):

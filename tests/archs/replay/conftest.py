@@ -83,5 +83,5 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> FakeTurns:
     monkeypatch.setattr(gpu, "capture_pass", lambda run, x, pool, turns: FakePass(run, x))
     monkeypatch.setattr(gpu, "capture_step", capture_step)
     monkeypatch.setattr(gpu, "generator_of", lambda device: torch.default_generator)
-    monkeypatch.setattr(gpu, "memory_of", lambda device: 1000)
+    monkeypatch.setattr(gpu, "memory_of", lambda device: 2**40)
     return turns

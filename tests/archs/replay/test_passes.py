@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mambair.archs.replay import gpu
-from mambair.archs.replay.passes import KEPT_GRAPHS, MOST_VALUES, WARMUP, Passes, values_of
+from mambair.archs.replay.passes import BYTES_A_VALUE, KEPT_GRAPHS, MOST_MEMORY, MOST_VALUES, WARMUP, Passes, values_of
 from tests.archs.replay.tiny import make
 
 pytestmark = pytest.mark.usefixtures("on_cpu")
@@ -77,12 +77,13 @@ def test_a_shape_that_cannot_be_captured_is_not_tried_again(monkeypatch: pytest.
     assert len(tried) == 1
 
 
+def is_replayed(network: nn.Module, x: torch.Tensor) -> bool:
+    passes = Passes()
+    return [passes.result(network, x, network.forward) for _ in range(WARMUP + 1)][-1] is not None
+
+
 @torch.no_grad()
 def test_what_is_random_or_large_or_hooked_runs_as_it_is() -> None:
-    def is_replayed(network: nn.Module, x: torch.Tensor) -> bool:
-        passes = Passes()
-        return [passes.result(network, x, network.forward) for _ in range(WARMUP + 1)][-1] is not None
-
     x = torch.rand(1, 3, 4, 4)
     assert is_replayed(network_in_use(), x)
     assert not is_replayed(make().train(), x)
@@ -92,9 +93,18 @@ def test_what_is_random_or_large_or_hooked_runs_as_it_is() -> None:
     network = network_in_use()
     network.norm.register_forward_hook(lambda *_: None)
     assert not is_replayed(network, x)
-    large = torch.empty(1, 3, 1, 1).expand(1, 3, 2**10, 2**10)
+    large = torch.empty(1, 3, 1, 1).expand(1, 3, 2**11, 2**10)
     assert values_of(network, large) > MOST_VALUES
     assert not is_replayed(network_in_use(), large)
+
+
+@torch.no_grad()
+def test_graphs_keep_a_share_of_the_memory_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = network_in_use(), torch.rand(1, 3, 6, 5)
+    needed = values_of(network, x) * BYTES_A_VALUE / MOST_MEMORY
+    for memory, expected in ((needed * 1.01, True), (needed * 0.99, False)):
+        monkeypatch.setattr(gpu, "memory_of", lambda device, memory=memory: memory)
+        assert is_replayed(network, x) == expected
 
 
 class Somebodys(nn.LayerNorm):
