@@ -5,10 +5,38 @@ second term is the product with D. A multiplication and an addition are two oper
 forward passes, as PyTorch counts matrix products.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
+
 BACKWARD_FACTOR = 2
 
 Shape = tuple[int, ...]
 """What PyTorch's counter hands to a rule in place of a tensor."""
+
+
+Formula = Callable[..., int]
+"""From an operator's arguments, with shapes in place of tensors, to its number of operations."""
+
+
+def counts_flops(operator: Any) -> Callable[[Formula], Formula]:
+    """Decorator: the formula of an operator, `torch.ops.mambair.name`, for PyTorch's `FlopCounterMode`.
+
+    A counter copies the registry when it is made, and our operators are often defined after that, where they are first
+    used. So counters that are at work just now, in this thread, get the formula as well.
+    """
+
+    def register(formula: Formula) -> Formula:
+        register_flop_formula(operator)(formula)
+        for mode in _get_current_dispatch_mode_stack():
+            counter = getattr(mode, "counter", mode)  # what is at work is a counter, or a mode that it has made
+            if isinstance(counter, FlopCounterMode):
+                counter.flop_registry[operator] = flop_registry[operator]
+        return formula
+
+    return register
 
 
 def selective_scan_flops(batch: int, length: int, channels: int, states: int) -> int:

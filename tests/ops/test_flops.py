@@ -1,9 +1,15 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from mambair.ops import available_backends, selective_scan, ss2d_scan
-from mambair.ops.flops import selective_scan_flops, ss2d_scan_flops
+from mambair.ops import selective_scan, ss2d_scan
+from mambair.ops.flops import counts_flops, selective_scan_flops, ss2d_scan_flops
 from tests.ops.cases import leaves, random_scan, random_ss2d
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_rule_by_hand() -> None:
@@ -14,7 +20,6 @@ def test_rule_by_hand() -> None:
 
 
 def test_flop_counter_counts_the_scans() -> None:
-    available_backends("cpu")  # formulas are registered when a backend is loaded
     image = leaves(random_ss2d(torch.Generator().manual_seed(0)), torch.float32)
     with FlopCounterMode(display=False) as counter:
         ss2d_scan(**image, backend="numba").sum().backward()
@@ -23,3 +28,46 @@ def test_flop_counter_counts_the_scans() -> None:
     with FlopCounterMode(display=False) as counter:
         selective_scan(**sequence, backend="numba").sum().backward()
     assert counter.get_total_flops() == 3 * selective_scan_flops(2, 37, 6, 5)
+
+
+def test_operators_that_are_defined_under_a_counter_are_counted() -> None:
+    with FlopCounterMode(display=False) as outer, FlopCounterMode(display=False) as inner:
+
+        @torch.library.custom_op("mambair::twice_for_a_test", mutates_args=())
+        def twice(x: torch.Tensor) -> torch.Tensor:
+            return 2 * x
+
+        @counts_flops(torch.ops.mambair.twice_for_a_test)
+        def _(x: tuple[int, ...], **_: object) -> int:
+            return x[0]
+
+        twice(torch.ones(7))
+    assert outer.get_total_flops() == inner.get_total_flops() == 7
+    with FlopCounterMode(display=False) as later:
+        twice(torch.ones(5))
+    assert later.get_total_flops() == 5
+
+
+FIRST_SCAN = """
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from mambair.ops import selective_scan
+
+u = torch.rand(2, 6, 37)
+with FlopCounterMode(display=False) as counter:
+    selective_scan(u, u, -torch.rand(6, 5), *torch.rand(2, 2, 5, 37), backend="numba")
+print(counter.get_total_flops())
+"""
+
+
+def test_the_first_scan_of_a_process_is_counted() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", FIRST_SCAN], cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
+    )
+    assert int(run.stdout) == selective_scan_flops(2, 37, 6, 5)
+
+
+def test_all_formulas_are_registered_so() -> None:
+    files = (ROOT / "mambair").rglob("*.py")
+    found = [path.name for path in files if "register_flop_formula" in path.read_text(encoding="utf-8")]
+    assert found == ["flops.py"]

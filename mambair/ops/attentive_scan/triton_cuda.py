@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.attentive_scan.operands import Operands
 from mambair.ops.attentive_scan.triton_launch import add_prompts, move_rows, prompt_gradients, sorted_rows
-from mambair.ops.flops import BACKWARD_FACTOR, Shape, ss2d_scan_flops
+from mambair.ops.flops import BACKWARD_FACTOR, Shape, counts_flops, ss2d_scan_flops
 from mambair.ops.ss2d.triton_launch import ScanInputs, launch_refusal, pack_parameters, scan_forward
 from mambair.ops.ss2d.triton_launch_backward import scan_backward
 from mambair.ops.ss2d.triton_plan import ScanShape, kept_bytes
@@ -233,7 +232,7 @@ def _backward(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]
 _scan.register_autograd(_backward, setup_context=_setup_context)
 
 
-@register_flop_formula(torch.ops.mambair.attentive_scan_triton)
+@counts_flops(torch.ops.mambair.attentive_scan_triton)
 def _forward_flops(
     x: Shape, tokens: Shape, policy: Shape | None, prompts: Shape, x_proj: Shape, dt_projs: Shape, *_: Any, **__: Any
 ) -> int:
@@ -241,7 +240,7 @@ def _forward_flops(
     return ss2d_scan_flops(batch, length, channels, prompts[1], dt_projs[2], 1)
 
 
-@register_flop_formula(torch.ops.mambair.attentive_scan_triton_backward)
+@counts_flops(torch.ops.mambair.attentive_scan_triton_backward)
 def _backward_flops(dy: Shape, *shapes: Any, **_: Any) -> int:
     prompts, dt_projs = shapes[4], shapes[6]
     batch, length, channels = dy

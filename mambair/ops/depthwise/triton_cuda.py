@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.depthwise.triton_launch import channels_side_by_side, convolution_gradients, convolve
 from mambair.ops.direct import may_start_directly
-from mambair.ops.flops import BACKWARD_FACTOR, depthwise_conv_flops
+from mambair.ops.flops import BACKWARD_FACTOR, counts_flops, depthwise_conv_flops
 
 
 def depthwise_conv_triton(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, silu: bool) -> Tensor:
@@ -97,12 +96,12 @@ def _backward(ctx: Any, dy: Any) -> Any:
 _convolve.register_autograd(_backward, setup_context=_setup_context)
 
 
-@register_flop_formula(torch.ops.mambair.depthwise_conv_triton)
+@counts_flops(torch.ops.mambair.depthwise_conv_triton)
 def _forward_flops(x: Any, *_: Any, **__: Any) -> int:
     batch, height, width, channels = x
     return depthwise_conv_flops(batch, height * width, channels)
 
 
-@register_flop_formula(torch.ops.mambair.depthwise_conv_triton_backward)
+@counts_flops(torch.ops.mambair.depthwise_conv_triton_backward)
 def _backward_flops(dy: Any, x: Any, *_: Any, **__: Any) -> int:
     return BACKWARD_FACTOR * _forward_flops(x)

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.depthwise.triton_launch import channels_side_by_side
 from mambair.ops.depthwise.wide_launch import convolution_gradients, convolve
-from mambair.ops.flops import BACKWARD_FACTOR, Shape
+from mambair.ops.flops import BACKWARD_FACTOR, Shape, counts_flops
 
 
 def depthwise_conv_wide(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, silu: bool) -> Tensor:
@@ -101,12 +100,12 @@ def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
 _convolve.register_autograd(_backward, setup_context=_setup_context)
 
 
-@register_flop_formula(torch.ops.mambair.depthwise_conv_wide)
+@counts_flops(torch.ops.mambair.depthwise_conv_wide)
 def _forward_flops(x: Shape, weight: Shape, *_: Any, **__: Any) -> int:
     batch, height, width, channels = x
     return 2 * weight[2] * weight[3] * batch * height * width * channels
 
 
-@register_flop_formula(torch.ops.mambair.depthwise_conv_wide_backward)
+@counts_flops(torch.ops.mambair.depthwise_conv_wide_backward)
 def _backward_flops(dy: Shape, x: Shape, weight: Shape, *_: Any, **__: Any) -> int:
     return BACKWARD_FACTOR * _forward_flops(x, weight)

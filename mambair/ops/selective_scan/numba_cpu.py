@@ -10,13 +10,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.cpu.lanes import block_count, from_blocks, to_blocks
 from mambair.ops.cpu.recurrence import CHUNK
 from mambair.ops.cpu.simd import FOLDED, LANES, LOG2_E
 from mambair.ops.cpu.workers import run_tasks, split_work, sum_parts, worker_count
-from mambair.ops.flops import BACKWARD_FACTOR, selective_scan_flops
+from mambair.ops.flops import BACKWARD_FACTOR, counts_flops, selective_scan_flops
 from mambair.ops.selective_scan.numba_kernels import backward_unit, forward_unit
 
 
@@ -185,13 +184,13 @@ def _backward(ctx: Any, dy: Any, dlast_state: Any, _: Any) -> Any:
 _scan.register_autograd(_backward, setup_context=_setup_context)
 
 
-@register_flop_formula(torch.ops.mambair.selective_scan_numba)
+@counts_flops(torch.ops.mambair.selective_scan_numba)
 def _forward_flops(u: Any, delta: Any, A: Any, *_: Any, **__: Any) -> int:
     batch, channels, length = u
     return selective_scan_flops(batch, length, channels, A[1])
 
 
-@register_flop_formula(torch.ops.mambair.selective_scan_numba_backward)
+@counts_flops(torch.ops.mambair.selective_scan_numba_backward)
 def _backward_flops(dy: Any, dlast_state: Any, *shapes: Any, **_: Any) -> int:
     return BACKWARD_FACTOR * _forward_flops(*shapes)
 

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
-from mambair.ops.flops import BACKWARD_FACTOR, selective_scan_flops
+from mambair.ops.flops import BACKWARD_FACTOR, counts_flops, selective_scan_flops
 from mambair.ops.ss2d.triton_launch import LOG2_E, ScanInputs, launch_refusal, scan_forward
 from mambair.ops.ss2d.triton_launch_backward import scan_backward
 from mambair.ops.ss2d.triton_plan import WARP, ScanShape, kept_bytes
@@ -175,12 +174,12 @@ def _backward(ctx: Any, dy: Any, d_last_state: Any, *_: Any) -> Any:
 _scan.register_autograd(_backward, setup_context=_setup_context)
 
 
-@register_flop_formula(torch.ops.mambair.selective_scan_triton)
+@counts_flops(torch.ops.mambair.selective_scan_triton)
 def _forward_flops(u: Any, delta: Any, A: Any, *_: Any, **__: Any) -> int:
     batch, length, channels = u
     return selective_scan_flops(batch, length, channels, A[1])
 
 
-@register_flop_formula(torch.ops.mambair.selective_scan_triton_backward)
+@counts_flops(torch.ops.mambair.selective_scan_triton_backward)
 def _backward_flops(dy: Any, d_last_state: Any, *shapes: Any, **_: Any) -> int:
     return BACKWARD_FACTOR * _forward_flops(*shapes)

@@ -10,14 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.cpu.lanes import block_count, from_blocks, to_blocks
 from mambair.ops.cpu.recurrence import CHUNK
 from mambair.ops.cpu.simd import FOLDED, LANES, LOG2_E
 from mambair.ops.cpu.workers import run_tasks, split_work, sum_parts, worker_count
 from mambair.ops.direct import may_start_directly
-from mambair.ops.flops import BACKWARD_FACTOR, ss2d_core_flops
+from mambair.ops.flops import BACKWARD_FACTOR, counts_flops, ss2d_core_flops
 from mambair.ops.ss2d.numba_kernels import COLUMNS, REVERSED, backward_unit, forward_unit
 
 _CODES = {1: (0,), 2: (0, REVERSED), 4: (0, COLUMNS, REVERSED, COLUMNS | REVERSED)}
@@ -200,13 +199,13 @@ def _backward(ctx: Any, dy: Any, _: Any) -> Any:
 _scan.register_autograd(_backward, setup_context=_setup_context)
 
 
-@register_flop_formula(torch.ops.mambair.ss2d_scan_numba)
+@counts_flops(torch.ops.mambair.ss2d_scan_numba)
 def _forward_flops(x: Any, projections: Any, dt_weight: Any, dt_bias: Any, A: Any, *_: Any, **__: Any) -> int:
     batch, height, width, channels = x
     return ss2d_core_flops(batch, height * width, channels, A[2], dt_weight[2], A[0])
 
 
-@register_flop_formula(torch.ops.mambair.ss2d_scan_numba_backward)
+@counts_flops(torch.ops.mambair.ss2d_scan_numba_backward)
 def _backward_flops(dy: Any, *shapes: Any, **_: Any) -> int:
     return BACKWARD_FACTOR * _forward_flops(*shapes)
 

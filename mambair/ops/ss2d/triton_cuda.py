@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.direct import may_start_directly
-from mambair.ops.flops import BACKWARD_FACTOR, ss2d_scan_flops
+from mambair.ops.flops import BACKWARD_FACTOR, counts_flops, ss2d_scan_flops
 from mambair.ops.ss2d.triton_launch import ScanInputs, launch_refusal, pack_parameters, scan_forward
 from mambair.ops.ss2d.triton_launch_backward import scan_backward
 from mambair.ops.ss2d.triton_plan import ScanShape, kept_bytes
@@ -216,7 +215,7 @@ def _backward(ctx: Any, dy: Any, *_: Any) -> Any:
 _scan.register_autograd(_backward, setup_context=_setup_context)
 
 
-@register_flop_formula(torch.ops.mambair.ss2d_scan_triton)
+@counts_flops(torch.ops.mambair.ss2d_scan_triton)
 def _forward_flops(
     x: Any, x_proj_weight: Any, dt_projs_weight: Any, dt_projs_bias: Any, A_logs: Any, *_: Any, **__: Any
 ) -> int:
@@ -225,6 +224,6 @@ def _forward_flops(
     return ss2d_scan_flops(batch, height * width, channels, A_logs[1], rank, directions)
 
 
-@register_flop_formula(torch.ops.mambair.ss2d_scan_triton_backward)
+@counts_flops(torch.ops.mambair.ss2d_scan_triton_backward)
 def _backward_flops(dy: Any, *shapes: Any, **_: Any) -> int:
     return BACKWARD_FACTOR * _forward_flops(*shapes)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import register_flop_formula
 
 from mambair.ops.cpu.simd import LANES, LOG2_E
 from mambair.ops.cpu.workers import run_tasks, worker_count
 from mambair.ops.direct import may_start_directly
+from mambair.ops.flops import counts_flops
 from mambair.ops.window_attention.bookkeeping import backward_flops, forward_flops, setup_context
 from mambair.ops.window_attention.numba_kernels import BLOCK, backward_unit, forward_unit
 from mambair.ops.window_attention.reference import MASKED
@@ -125,8 +125,8 @@ def _backward(ctx: Any, dy: Any, _: Any) -> Any:
 _attend.register_autograd(_backward, setup_context=setup_context)
 
 
-register_flop_formula(torch.ops.mambair.window_attention_numba)(forward_flops)
-register_flop_formula(torch.ops.mambair.window_attention_numba_backward)(backward_flops)
+counts_flops(torch.ops.mambair.window_attention_numba)(forward_flops)
+counts_flops(torch.ops.mambair.window_attention_numba_backward)(backward_flops)
 
 
 def _split_heads(image: Tensor, *parts: int) -> Tensor:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
+from mambair.ops.flops import counts_flops
 from mambair.ops.window_attention.bookkeeping import backward_flops, forward_flops, setup_context
 from mambair.ops.window_attention.triton_launch import WindowPlan, sizes_of, window_plan
 from mambair.ops.window_attention.triton_tiles import tiles_for
@@ -103,5 +103,5 @@ def _backward(ctx: Any, dy: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
 _attend.register_autograd(_backward, setup_context=setup_context)
 
 
-register_flop_formula(torch.ops.mambair.window_attention_triton)(forward_flops)
-register_flop_formula(torch.ops.mambair.window_attention_triton_backward)(backward_flops)
+counts_flops(torch.ops.mambair.window_attention_triton)(forward_flops)
+counts_flops(torch.ops.mambair.window_attention_triton_backward)(backward_flops)
