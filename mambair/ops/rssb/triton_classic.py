@@ -8,6 +8,7 @@ from mambair.ops.launching import Layout
 from mambair.ops.rssb.local_key import LocalHalf
 from mambair.ops.rssb.parameters import ClassicParameters
 from mambair.ops.rssb.rows import padded
+from mambair.ops.rssb.weights import input_gradient, weight_gradients
 
 _FP32 = torch.float32
 
@@ -24,28 +25,17 @@ class Classic:
             self._weight(J, C, self.hidden_width, self.width), self._weight(C, J, self.width, self.hidden_width),
         )  # fmt: skip
         self.pack = Copies(list(self.kernels), key.device)
-        self.unpack = Copies(
-            [
-                self._gradient(J, C, self.width),
-                self._gradient(C, J, self.hidden_width),
-            ],
-            key.device,
-        )
         self.gelu = rows.gelu(J, self.hidden_width, self.hidden_width, True, False, kind, parameter)
         self.gelu_backward = rows.gelu_backward(J, self.hidden_width, self.hidden_width, True, kind, parameter)
-        self.sum_gelu = rows.sum_parts(J, self.hidden_width, 1, parameter)
-        self.work = Layout(parts=((rows.parts(self.hidden_width), J), _FP32))
+        self.weights = weight_gradients(key)
+        self.work = Layout(bias_parts=((rows.parts(self.hidden_width), J), _FP32))
         self.forward_kernels = (self.pack.kernel, self.gelu)
-        self.backward_kernels = (self.gelu_backward, self.sum_gelu, self.unpack.kernel)
+        self.backward_kernels = (self.gelu_backward, *self.weights.kernels)
 
     def _weight(self, rows: int, columns: int, to_rows: int, to_columns: int) -> Copy:
         """(rows, columns, 3, 3) -> (to_rows, 9, to_columns)."""
         shape, steps = (to_rows, 9, to_columns), (columns * 9, 1, 9)
         return Copy(shape, steps, (rows, columns), self.key.parameter, self.key.kind)
-
-    def _gradient(self, rows: int, columns: int, width: int) -> Copy:
-        """(..., 9, width) -> (rows, columns, 3, 3)."""
-        return Copy((rows, columns, 9), (9 * width, 1, width), (rows, 9), self.key.kind, self.key.parameter)
 
     def _image(self, tensor: Tensor, width: int) -> Tensor:
         """(rows, width) as (B, width, H, W) in torch.channels_last."""
@@ -74,27 +64,14 @@ class Classic:
     ) -> Tensor:
         """The gradient of normed; fills d but for the last bias."""
         first, second, before, after = kept
-        d_after, d_second = _convolution_gradients(self._image(d_u, self.width), after, second)
+        normed, d_u = self._image(normed, self.width), self._image(d_u, self.width)
+        d_after = input_gradient(d_u, after, second)
         d_before = torch.empty_like(before)
-        memory, (parts,) = self.work.allocate(self.key.device)
+        memory, (bias_parts,) = self.work.allocate(self.key.device)
         self.gelu_backward(
-            d_after.data_ptr(), before.data_ptr(), p.first_bias.data_ptr(), d_before.data_ptr(), parts
+            d_after.data_ptr(), before.data_ptr(), p.first_bias.data_ptr(), d_before.data_ptr(), bias_parts
         )  # fmt: skip
-        to = d.first_bias.data_ptr()
-        self.sum_gelu(parts, to, to, to)
+        d_normed = input_gradient(d_before, normed, first)
+        self.weights(normed, d_before, first, after, d_u, second, bias_parts, d)
         del memory
-        d_normed, d_first = _convolution_gradients(d_before, self._image(normed, self.width), first)
-        self.unpack(
-            [d_first.data_ptr(), d_second.data_ptr()], [d.first_weight.data_ptr(), d.second_weight.data_ptr()]
-        )  # fmt: skip
         return d_normed
-
-
-def _convolution_gradients(d_y: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Of x and of weight, channels side by side in memory, for a 3x3 convolution of stride 1."""
-    ones = (1, 1)
-    d_x, d_weight, _ = torch.ops.aten.convolution_backward.default(
-        d_y, x, weight, None, ones, ones, ones, False, (0, 0), 1, (True, True, False)
-    )
-    last = torch.channels_last
-    return d_x.contiguous(memory_format=last), d_weight.contiguous(memory_format=last)

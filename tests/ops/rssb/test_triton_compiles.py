@@ -1,5 +1,7 @@
 """The kernels of a block's halves compile for old and new GPUs, which needs none. The interpreter accepts more."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,7 +10,9 @@ triton = pytest.importorskip("triton")
 from mambair.ops import triton_copies as copies  # noqa: E402
 from mambair.ops.rssb import triton_attention as attention  # noqa: E402
 from mambair.ops.rssb import triton_rows as rows  # noqa: E402
-from tests.ops.compiling import compiled  # noqa: E402
+from mambair.ops.rssb import triton_weights as weights  # noqa: E402
+from mambair.ops.rssb.weights import TILE as WEIGHT_TILE  # noqa: E402
+from tests.ops.compiling import compiled, stack_bytes  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
     torch.version.cuda is None or not isinstance(rows.norm_kernel, triton.JITFunction),
@@ -47,6 +51,7 @@ KERNELS = {
     "attention_backward": (attention.attention_backward_kernel, SMALL | {"BK": 8, "BC": 256}, 4),
     "attention_weights": (attention.attention_weights_kernel, SMALL | {"BIAS": True, "BC": 64}, 4),
     "copy": (copies.copy_kernel, {"BLOCK": 1024}, 4),
+    "sum_weights": (weights.sum_weights_kernel, {"PARTS": 7, "C": 180, "J": 60, "BJ": 64, "BR": 16, "BP": 64}, 4),
 }
 
 
@@ -56,3 +61,18 @@ def test_compiles(kernel: str, capability: int, kind: str) -> None:
     function, constants, warps = KERNELS[kernel]
     types = dict.fromkeys(OF_PRODUCTS.get(kernel, ()), f"*{kind}")
     assert compiled(function, constants, types, capability, warps)["cubin"]
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp16"])
+@pytest.mark.parametrize(("capability", "shared_memory"), [(80, 99 * 1024), (90, 227 * 1024)])
+def test_weight_parts_fit(capability: int, shared_memory: int, kind: str, tmp_path: Path) -> None:
+    """In the registers, in the shared memory of GPUs of that kind that have least; all loads are asynchronous."""
+    sizes = {"H": 64, "W": 64, "C": 180, "CP": 184, "JP": 64, "BJ": 64}
+    constants = sizes | {"TAPS": WEIGHT_TILE.columns // 64, "BC": WEIGHT_TILE.channels, "BR": WEIGHT_TILE.pixels}
+    kernel = weights.weight_parts_kernel
+    types = dict.fromkeys((name for name in kernel.arg_names if "wide" in name or "narrow" in name), f"*{kind}")
+    stages = compiled(kernel, constants, types, capability, WEIGHT_TILE.warps, WEIGHT_TILE.stages)
+    assert stack_bytes(stages["cubin"], tmp_path) == 0
+    assert stages["shared memory"] <= shared_memory
+    assert "cp.async.cg" in stages["ptx"]
+    assert "ld.global" not in stages["ptx"]

@@ -16,6 +16,11 @@ LIMITS = {
     "light, half precision": 3e-2,
     "classic": 1e-5,
     "classic, half precision": 3e-2,
+    "classic, own gradients of weights": 3e-2,
+    "weights": 1e-5,
+    "weights, taps together": 1e-5,
+    "weights, one row": 1e-5,
+    "weights, one column": 1e-5,
 }
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")

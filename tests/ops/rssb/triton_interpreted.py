@@ -15,7 +15,9 @@ from mambair.archs import halves
 from mambair.archs.blocks import RSSB
 from mambair.ops.backends import ENVIRONMENT_VARIABLE
 from mambair.ops.rssb import interface
+from mambair.ops.rssb.weights import TILE, Tile
 from tests.ops.cases import relative_error
+from tests.ops.rssb.weight_cases import both_outcomes
 
 HALF = torch.float16
 
@@ -85,6 +87,11 @@ def case(
     return {name: relative_error(found[name], expected[name]) for name in expected}
 
 
+def weights_case(shape: tuple[int, int, int], C: int, J: int, tile: Tile = TILE) -> dict[str, float]:
+    found, expected = both_outcomes(shape, C, J, HALF, torch.float32, torch.device("cpu"), tile)
+    return {name: relative_error(found[name], expected[name]) for name in expected}
+
+
 def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     scan = {"d_state": 2, "local_block": "none"}
     yield "scan", case("scan", channels=6, shape=(2, 3, 5), keep=True, mlp_ratio=1.5, **scan)
@@ -100,6 +107,12 @@ def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     classic = {"d_state": 1, "local_block": "cab"}
     yield "classic", case("local", channels=65, shape=(2, 3, 4), **classic)
     yield "classic, half precision", case("local", channels=20, shape=(1, 5, 4), dtype=HALF, **classic)
+    yield "classic, own gradients of weights", case("local", channels=133, shape=(1, 5, 9), dtype=HALF, **classic)
+    yield "weights", weights_case((3, 7, 11), 131, 43)
+    small = Tile(channels=32, columns=64, pixels=16, warps=1, stages=1, programs=200)
+    yield "weights, taps together", weights_case((2, 5, 9), 37, 11, small)
+    yield "weights, one row", weights_case((1, 1, 5), 20, 17, small)
+    yield "weights, one column", weights_case((2, 6, 1), 20, 17, small)
 
 
 print(json.dumps(dict(all_cases())))
