@@ -1,8 +1,9 @@
 """Gradients of a classic CAB's two 3x3 convolutions, C -> J -> C, by the library or by own kernels.
 
 C and J channels, `width` and `hidden_width` as convolutions take them; triton_weights.py has the rest of the legend.
-Own are the weights' gradients for networks of the classic size, 180 -> 60 -> 180, in half precision: there the library
-takes 39 us for each of the two on an H200, and leaves sums in half precision that are still to be turned and cast.
+Own are the weights' gradients in half precision, for the widths of the classic network and of the U-Net's first three
+levels. The library takes two to three times as long there, and leaves sums in half precision that are still to be
+turned and cast; docs/development/kernels.md has the figures.
 """
 
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from mambair.ops.rssb.rows import padded
 from mambair.ops.rssb.triton_weights import sum_weights_kernel, weight_parts_kernel
 
 _FP32 = torch.float32
-# Widths (above, at most) that own kernels are for.
-_WIDE, _NARROW = (128, 256), (32, 64)
+# Between the widths for which own kernels were seen to take less time than the library.
+_WIDTHS, _HIDDEN_WIDTHS = range(48, 257), range(16, 65)
 # Before it Triton makes no use of tensor cores.
 _MIN_CAPABILITY = (8, 0)
 
@@ -41,7 +42,15 @@ class Tile:
     programs: int
 
 
-TILE = Tile(channels=256, columns=64, pixels=64, warps=8, stages=3, programs=132)
+# The fastest of 19 for 180 -> 60 channels (H200). It takes 96 KiB of shared memory there, 72 KiB on GPUs that have 99.
+_TILE = Tile(channels=256, columns=128, pixels=32, warps=8, stages=4, programs=132)
+# Rows of the weights' parts that a program sums; parts of the bias at a time; parts of the weights at a time, at most.
+_SUM_ROWS, _SUM_BIAS_PARTS, _SUM_PARTS = 16, 128, 16
+
+
+def choose_tile(width: int, hidden_width: int) -> Tile | None:
+    """The tile for convolutions of so many channels; None where the library has to do."""
+    return _TILE if width in _WIDTHS and hidden_width in _HIDDEN_WIDTHS else None
 
 
 class LibraryWeights:
@@ -75,29 +84,33 @@ class LibraryWeights:
 class OwnWeights:
     """The same by own kernels, both convolutions at once: twice the programs for half of the parts."""
 
-    def __init__(self, key: LocalHalf, tile: Tile = TILE) -> None:
+    def __init__(self, key: LocalHalf, tile: Tile) -> None:
         C, J, rows = key.channels, key.hidden, key.rows.count
         width, hidden_width = padded(C, key.kind), padded(J, key.kind)
         block = max(16, triton.next_power_of_2(hidden_width))
-        taps = max(1, tile.columns // block)
-        tiles = triton.cdiv(C, tile.channels) * triton.cdiv(9, taps)
+        block_taps = max(1, tile.columns // block)
+        tap_tiles = triton.cdiv(9, block_taps)
+        tiles = triton.cdiv(C, tile.channels) * tap_tiles
         share = triton.cdiv(rows, max(1, tile.programs // (2 * tiles)) * tile.pixels) * tile.pixels
         parts = triton.cdiv(rows, share)
         self.work = Layout(parts=((parts, 2, 9, C, block), _FP32))
         sizes = {
-            "H": key.height, "W": key.width, "C": C, "CP": width, "JP": hidden_width, "TAPS": taps,
-            "BC": tile.channels, "BJ": block, "BR": tile.pixels, "num_warps": tile.warps, "num_stages": tile.stages,
+            "H": key.height, "W": key.width, "C": C, "CP": width, "JP": hidden_width, "TAPS": triton.cdiv(9, tap_tiles),
+            "BC": tile.channels, "BT": block_taps, "BJ": block, "BR": tile.pixels, "num_warps": tile.warps,
+            "num_stages": tile.stages,
         }  # fmt: skip
         types = (*(key.kind,) * 4, _FP32)
         self.multiply = PreparedKernel(
             weight_parts_kernel, (tiles, 2, parts), types, (rows, share), key.device, sizes
         )  # fmt: skip
         """normed, d_before, d_u, after, parts."""
-        sizes = {"PARTS": parts, "C": C, "J": J, "BJ": block, "BR": 16, "BP": 64, "num_warps": 4}
-        types, bias_parts = (_FP32, _FP32, *(key.parameter,) * 3), key.rows.parts(hidden_width)
-        self.sum = PreparedKernel(
-            sum_weights_kernel, (triton.cdiv(9 * C, 16), 3), types, (bias_parts,), key.device, sizes
-        )  # fmt: skip
+        sizes = {
+            "C": C, "J": J, "BJ": block, "BR": _SUM_ROWS, "BP": _SUM_BIAS_PARTS,
+            "BK": min(_SUM_PARTS, triton.next_power_of_2(parts)), "num_warps": 4,
+        }  # fmt: skip
+        types, numbers = (_FP32, _FP32, *(key.parameter,) * 3), (parts, key.rows.parts(hidden_width))
+        grid = (triton.cdiv(9 * C, _SUM_ROWS), 3)
+        self.sum = PreparedKernel(sum_weights_kernel, grid, types, numbers, key.device, sizes)
         """parts, bias_parts, first weight's, second weight's, first bias's."""
         self.kernels = (self.multiply, self.sum)
 
@@ -116,11 +129,12 @@ class OwnWeights:
 
 def weight_gradients(key: LocalHalf) -> LibraryWeights | OwnWeights:
     """What finds the weights' gradients of this half."""
-    width, hidden_width = padded(key.channels, key.kind), padded(key.hidden, key.kind)
-    fits = _WIDE[0] < width <= _WIDE[1] and _NARROW[0] < hidden_width <= _NARROW[1] and key.kind != _FP32
-    if fits and key.device.type == "cuda":  # else the interpreter
-        fits = torch.cuda.get_device_capability(key.device) >= _MIN_CAPABILITY
-    return OwnWeights(key) if fits else LibraryWeights(key)
+    tile = choose_tile(padded(key.channels, key.kind), padded(key.hidden, key.kind))
+    if tile is None or key.kind == _FP32:
+        return LibraryWeights(key)
+    if key.device.type == "cuda" and torch.cuda.get_device_capability(key.device) < _MIN_CAPABILITY:
+        return LibraryWeights(key)
+    return OwnWeights(key, tile)
 
 
 def input_gradient(d_y: Tensor, x: Tensor, weight: Tensor) -> Tensor:

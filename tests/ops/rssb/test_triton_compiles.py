@@ -11,7 +11,8 @@ from mambair.ops import triton_copies as copies  # noqa: E402
 from mambair.ops.rssb import triton_attention as attention  # noqa: E402
 from mambair.ops.rssb import triton_rows as rows  # noqa: E402
 from mambair.ops.rssb import triton_weights as weights  # noqa: E402
-from mambair.ops.rssb.weights import TILE as WEIGHT_TILE  # noqa: E402
+from mambair.ops.rssb.local_key import LocalHalf  # noqa: E402
+from mambair.ops.rssb.weights import OwnWeights, weight_gradients  # noqa: E402
 from tests.ops.compiling import compiled, stack_bytes  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -23,6 +24,7 @@ TILE = {"BR": 8, "BC": 256}
 SIZES = {"C": 180, "CP": 184}
 GATE = {"C": 72, "CP": 72, "ZS": 144, "EPS": 1e-5, "BR": 16, "BC": 128}
 GELU = {"C": 60, "US": 64, "CP": 64, "BR": 32, "BC": 64}
+SUM_WEIGHTS = {"C": 180, "J": 60, "BJ": 64, "BR": 16, "BK": 16, "BP": 128}
 SMALL = {"C": 180, "S": 6, "BS": 8}
 
 # Types of pointers that are not fp32: those that products read and write.
@@ -51,7 +53,7 @@ KERNELS = {
     "attention_backward": (attention.attention_backward_kernel, SMALL | {"BK": 8, "BC": 256}, 4),
     "attention_weights": (attention.attention_weights_kernel, SMALL | {"BIAS": True, "BC": 64}, 4),
     "copy": (copies.copy_kernel, {"BLOCK": 1024}, 4),
-    "sum_weights": (weights.sum_weights_kernel, {"PARTS": 7, "C": 180, "J": 60, "BJ": 64, "BR": 16, "BP": 64}, 4),
+    "sum_weights": (weights.sum_weights_kernel, SUM_WEIGHTS, 4),
 }
 
 
@@ -63,16 +65,23 @@ def test_compiles(kernel: str, capability: int, kind: str) -> None:
     assert compiled(function, constants, types, capability, warps)["cubin"]
 
 
-@pytest.mark.parametrize("kind", ["bf16", "fp16"])
-@pytest.mark.parametrize(("capability", "shared_memory"), [(80, 99 * 1024), (90, 227 * 1024)])
-def test_weight_parts_fit(capability: int, shared_memory: int, kind: str, tmp_path: Path) -> None:
-    """In the registers, in the shared memory of GPUs of that kind that have least; all loads are asynchronous."""
-    sizes = {"H": 64, "W": 64, "C": 180, "CP": 184, "JP": 64, "BJ": 64}
-    constants = sizes | {"TAPS": WEIGHT_TILE.columns // 64, "BC": WEIGHT_TILE.channels, "BR": WEIGHT_TILE.pixels}
-    kernel = weights.weight_parts_kernel
-    types = dict.fromkeys((name for name in kernel.arg_names if "wide" in name or "narrow" in name), f"*{kind}")
-    stages = compiled(kernel, constants, types, capability, WEIGHT_TILE.warps, WEIGHT_TILE.stages)
-    assert stack_bytes(stages["cubin"], tmp_path) == 0
-    assert stages["shared memory"] <= shared_memory
-    assert "cp.async.cg" in stages["ptx"]
-    assert "ld.global" not in stages["ptx"]
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("C", "J"), [(180, 60), (48, 16), (96, 32), (192, 64)])
+@pytest.mark.parametrize(("capability", "shared_memory"), [(80, 99), (90, 227), (120, 99)])
+def test_weight_parts_fit(
+    capability: int, shared_memory: int, C: int, J: int, kind: torch.dtype, tmp_path: Path
+) -> None:  # fmt: skip
+    """In the registers, in the least shared memory (KiB) of such GPUs; all loads are asynchronous."""
+    key = LocalHalf(False, 4, 64, 64, C, J, 2, torch.float32, kind, torch.float32, 1e-5, torch.device("cpu"))
+    own = weight_gradients(key)
+    assert isinstance(own, OwnWeights)
+    kernel, _, options, _ = own.multiply.variant
+    constants = dict(options)
+    warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
+    name = "*bf16" if kind == torch.bfloat16 else "*fp16"
+    types = {pointer: name for pointer in kernel.arg_names if "wide" in pointer or "narrow" in pointer}
+    found = compiled(kernel, constants, types, capability, warps, stages)
+    assert stack_bytes(found["cubin"], tmp_path) == 0
+    assert found["shared memory"] <= shared_memory * 1024
+    assert "cp.async.cg" in found["ptx"]
+    assert "ld.global" not in found["ptx"]

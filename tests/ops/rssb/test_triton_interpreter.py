@@ -18,7 +18,8 @@ LIMITS = {
     "classic, half precision": 3e-2,
     "classic, own gradients of weights": 3e-2,
     "weights": 1e-5,
-    "weights, taps together": 1e-5,
+    "weights, five taps in places for eight": 1e-5,
+    "weights, three taps in places for four": 1e-5,
     "weights, one row": 1e-5,
     "weights, one column": 1e-5,
 }

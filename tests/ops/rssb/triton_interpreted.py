@@ -15,9 +15,9 @@ from mambair.archs import halves
 from mambair.archs.blocks import RSSB
 from mambair.ops.backends import ENVIRONMENT_VARIABLE
 from mambair.ops.rssb import interface
-from mambair.ops.rssb.weights import TILE, Tile
+from mambair.ops.rssb.weights import Tile
 from tests.ops.cases import relative_error
-from tests.ops.rssb.weight_cases import both_outcomes
+from tests.ops.rssb.weight_cases import both_outcomes, tile_of
 
 HALF = torch.float16
 
@@ -87,7 +87,8 @@ def case(
     return {name: relative_error(found[name], expected[name]) for name in expected}
 
 
-def weights_case(shape: tuple[int, int, int], C: int, J: int, tile: Tile = TILE) -> dict[str, float]:
+def weights_case(shape: tuple[int, int, int], C: int, J: int, tile: Tile | None = None) -> dict[str, float]:
+    tile = tile or tile_of(C, J, HALF)
     found, expected = both_outcomes(shape, C, J, HALF, torch.float32, torch.device("cpu"), tile)
     return {name: relative_error(found[name], expected[name]) for name in expected}
 
@@ -109,8 +110,9 @@ def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     yield "classic, half precision", case("local", channels=20, shape=(1, 5, 4), dtype=HALF, **classic)
     yield "classic, own gradients of weights", case("local", channels=133, shape=(1, 5, 9), dtype=HALF, **classic)
     yield "weights", weights_case((3, 7, 11), 131, 43)
+    yield "weights, five taps in places for eight", weights_case((1, 4, 5), 48, 16)
     small = Tile(channels=32, columns=64, pixels=16, warps=1, stages=1, programs=200)
-    yield "weights, taps together", weights_case((2, 5, 9), 37, 11, small)
+    yield "weights, three taps in places for four", weights_case((2, 5, 9), 37, 11, small)
     yield "weights, one row", weights_case((1, 1, 5), 20, 17, small)
     yield "weights, one column", weights_case((2, 6, 1), 20, 17, small)
 

@@ -6,9 +6,16 @@ from torch import Tensor
 from mambair.ops.rssb.local_key import LocalHalf
 from mambair.ops.rssb.parameters import ClassicParameters
 from mambair.ops.rssb.rows import padded
-from mambair.ops.rssb.weights import OwnWeights, Tile
+from mambair.ops.rssb.weights import OwnWeights, Tile, choose_tile
 
 NAMES = ("first_weight", "second_weight", "first_bias")
+
+
+def tile_of(C: int, J: int, dtype: torch.dtype) -> Tile:
+    """What is chosen for C -> J -> C channels, where own kernels are."""
+    tile = choose_tile(padded(C, dtype), padded(J, dtype))
+    assert tile is not None
+    return tile
 
 
 def random_image(shape: tuple[int, int, int], channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
