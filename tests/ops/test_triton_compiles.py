@@ -38,8 +38,8 @@ KERNELS = {
     "sequence": (forward.scan_kernel, SEQUENTIAL | SEQUENCE | {"OUTPUTS": True, "LAST": True}, 1),
     "pass_states": (
         forward.pass_states_kernel,
-        {"N": 10, "ROWS": 10, "SENSES": 2, "BACKWARD": False, "INITIAL": False, "BC": 16, "BE": 32},
-        1,
+        {"N": 10, "ROWS": 10, "SENSES": 2, "BACKWARD": False, "INITIAL": False, "RUNS": 4, "AT_ONCE": 8, "BE": 32},
+        4,
     ),
     "sum_parts": (forward.sum_parts_kernel, {"parts": 4, "BLOCK": 1024}, 4),
     "adjoints": (backward.chunk_adjoints_kernel, SEQUENTIAL | {"SENSES": 2}, 1),

@@ -16,6 +16,9 @@ LIMITS = {
     "more chunks than are passed at once": 1e-5,
     "sequence": 1e-5,
     "sequence, plain delta": 1e-5,
+    "one run of chunks": 1e-6,
+    "runs of chunks, backward": 1e-6,
+    "runs of chunks, some empty": 1e-6,
     "delta as a product": 5e-4,  # rounded to fp16
 }
 

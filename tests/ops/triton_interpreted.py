@@ -80,6 +80,32 @@ def product_case(generator: torch.Generator, *, pixels: int, channels: int, rank
     return errors({"delta": found}, {"delta": torch.nn.functional.softplus(expected)})
 
 
+def passing_case(generator: torch.Generator, *, chunks: int, backward: bool, initial: bool) -> dict[str, float]:
+    """What enters each of many chunks, in both senses, from what each contributes."""
+    shape = triton_plan.ScanShape(2, 1, 8 * chunks, 40, groups=1, senses=2, states=3, rank=1, image=True)
+    plan = dataclasses.replace(plan_by_size(shape, 132), chunks=chunks)
+    rows = 2 * shape.states + 1 if backward else shape.states
+    launch = triton_plan.Launch(shape, plan, 0, 1)
+    states = torch.randn(2, chunks, 2, 2, rows, 32, generator=generator)
+    sums = torch.rand(2, chunks, 2, 2, 32, generator=generator)
+    A2 = -torch.rand(2, 2, 3, 32, generator=generator)
+    entering = torch.randn(2, 2, 3, 40, generator=generator)
+    decays = torch.exp2(sums[:, :, :, :, None].double() * A2.double())
+    own, expected = states[..., :3, :].double(), states.double().clone()
+    carry = torch.zeros(2, 2, 2, 3, 32, dtype=torch.float64)
+    if initial:
+        lanes = torch.nn.functional.pad(entering.double(), (0, 24)).view(2, 2, 3, 2, 32)
+        carry = lanes.transpose(2, 3)
+    for sense in range(2):
+        state = carry[:, sense]
+        for chunk in range(chunks) if (sense == 0) != backward else reversed(range(chunks)):
+            expected[:, chunk, sense, :, :3] = state
+            state = decays[:, chunk, sense] * state + own[:, chunk, sense]
+    kernel = triton_launch.pass_states_kernel(launch, rows, states.device, backward, initial)
+    kernel(*(tensor.data_ptr() for tensor in (states, sums, A2, entering)))
+    return errors({"states": states}, {"states": expected})
+
+
 def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     generator = torch.Generator().manual_seed(0)
     one = {"batch": 1, "channels": 5, "rank": 2, "states": 2}
@@ -95,6 +121,9 @@ def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
         "sequence, plain delta",
         scan_case(generator, softplus=False, batch=1, channels=3, length=9, states=2, groups=1),
     )
+    yield "one run of chunks", passing_case(generator, chunks=19, backward=False, initial=True)
+    yield "runs of chunks, backward", passing_case(generator, chunks=77, backward=True, initial=True)
+    yield "runs of chunks, some empty", passing_case(generator, chunks=33, backward=False, initial=False)
     triton_launch.product_precision = lambda *_: "tf32"
     yield "delta as a product", product_case(generator, pixels=133, channels=40, rank=9)
 

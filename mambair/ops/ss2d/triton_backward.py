@@ -19,7 +19,7 @@ from mambair.ops.ss2d.triton_sums import store_sums, store_sums_by_matrices, sum
 from mambair.ops.ss2d.triton_walk import (
     LANES,
     UNSPECIALIZED,
-    bc_of,
+    bc_columns,
     block_channels,
     chunk_tiles,
     direction,
@@ -42,8 +42,8 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def chunk_adjoints_kernel(
-    x_ptr, dy_ptr, delta_ptr, tile_bc_ptr, A2_ptr, states_ptr, tile_states_ptr, running_ptr,
-    height, width, pixel_stride, group_stride, E, EP, K, G, chunks, first_group, groups, tile_pitch,
+    x_ptr, dy_ptr, delta_ptr, projected_ptr, A2_ptr, states_ptr, tile_states_ptr, running_ptr,
+    height, width, pixel_stride, group_stride, E, EP, P, R, K, G, chunks, first_group, groups, tile_pitch,
     N: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
     WIDE: tl.constexpr, SENSES: tl.constexpr,
 ):  # fmt: skip
@@ -61,11 +61,13 @@ def chunk_adjoints_kernel(
     e, exists_e = block_channels(tl.program_id(0), E, BE)
     n = tl.arange(0, BN)[:, None, None]
     live = n < N
+    column, exists_bc = bc_columns(N, BN)
     places = state_places(tl.program_id(0), n, BE, N)
     image = b * height * width * pixel_stride + group * group_stride
     x_ptr += image + e
     dy_ptr += image + e
     delta_ptr += (b * height * width * slots + slot) * E + e
+    projected_ptr += (b * height * width * K + k) * P + R + column
     A2 = tl.load(A2_ptr + k * N * EP + places, mask=live, other=0.0)
     h = tl.load(states_ptr + ((b * chunks + chunk) * K + k) * N * EP + places, mask=live, other=0.0)
     passed = tl.full(A2.shape, 1.0, tl.float32)
@@ -73,7 +75,6 @@ def chunk_adjoints_kernel(
     low, count = chunk_tiles(chunk, chunks, line_count * tl.cdiv(length, T))
     turn = tl.where(sense == 1, -1, 1)
     tile, line, start = first_tile(low, count, turn, length, WIDE, T)
-    tile_bc_ptr += ((b * slots + slot) * tile_pitch + tile) * (2 * N * T)
     tile_states_ptr += ((b * slots + slot) * tile_pitch + tile) * N * EP + places
     step = turn * along
     for _ in range(count):
@@ -82,7 +83,7 @@ def chunk_adjoints_kernel(
         x = load_rows(x_ptr + place, x_step, exists_e, start, sense, length, EVEN, T)
         dy = load_rows(dy_ptr + place, x_step, exists_e, start, sense, length, EVEN, T)
         delta = load_rows(delta_ptr + pixel * (slots * E), step * (slots * E), exists_e, start, sense, length, EVEN, T)
-        bc = bc_of(tile_bc_ptr, N, BN, T)
+        bc = load_rows(projected_ptr + pixel * (K * P), step * (K * P), exists_bc, start, sense, length, EVEN, T)
         tl.store(tile_states_ptr, h.to(tile_states_ptr.dtype.element_ty), mask=live)
         for t in tl.static_range(T):
             delta_t = delta[t].to(tl.float32)
@@ -91,7 +92,6 @@ def chunk_adjoints_kernel(
             h = tl.where(live, decay * h + (delta_t * x[t].to(tl.float32)) * B, 0.0)
             passed = tl.where(live, passed * decay, 1.0)
             adjoint = tl.where(live, adjoint + passed * (dy[t].to(tl.float32) * C), 0.0)
-        tile_bc_ptr += turn * (2 * N * T)
         tile_states_ptr += turn * N * EP
         line, start = next_tile(line, start, turn, length, T)
     ROWS: tl.constexpr = 2 * N + 1

@@ -5,7 +5,7 @@ directions (forward: all of them).
 
     x, y        (B, L, pixel stride)  channels of a pixel side by side; group g's start at g * group_stride
     delta       (B, L, S, E)          after softplus, see triton_prepare.py
-    tile_bc     (B, S, tiles, 2N, T)  fp32 B and C in each direction's own order, zero past a line's end
+    projected   (B L, K P)  dt, B, C of every direction, P = R + 2N
     A2          (K, EB, N, lanes)     A log2(e): exp(delta A) = exp2(delta A2); EB blocks of channels, zeros after E
     states      (B, C, K, EB, N, lanes)  fp32
     delta_sums  (B, C, K, EB lanes)   fp32 sum of delta over a chunk; the chunk multiplies a state by exp2(A2 sum)
@@ -18,7 +18,7 @@ import triton.language as tl
 
 from mambair.ops.ss2d.triton_walk import (
     UNSPECIALIZED,
-    bc_of,
+    bc_columns,
     block_channels,
     chunk_tiles,
     direction,
@@ -36,8 +36,8 @@ from mambair.ops.ss2d.triton_walk import (
 
 @triton.jit(do_not_specialize=UNSPECIALIZED)
 def scan_kernel(
-    x_ptr, delta_ptr, tile_bc_ptr, A2_ptr, D_ptr, states_ptr, delta_sums_ptr, last_ptr, parts_ptr,
-    height, width, pixel_stride, group_stride, part_stride, E, EP, K, G, chunks, tile_pitch,
+    x_ptr, delta_ptr, projected_ptr, A2_ptr, D_ptr, states_ptr, delta_sums_ptr, last_ptr, parts_ptr,
+    height, width, pixel_stride, group_stride, part_stride, E, EP, P, R, K, G, chunks,
     N: tl.constexpr, BN: tl.constexpr, T: tl.constexpr, BE: tl.constexpr, IMAGE: tl.constexpr, EVEN: tl.constexpr,
     WIDE: tl.constexpr, OUTPUTS: tl.constexpr, LAST: tl.constexpr,
 ):  # fmt: skip
@@ -53,8 +53,10 @@ def scan_kernel(
     e, exists_e = block_channels(tl.program_id(0), E, BE)
     n = tl.arange(0, BN)[:, None, None]
     live = n < N
+    column, exists_bc = bc_columns(N, BN)
     x_ptr += b * height * width * pixel_stride + group * group_stride + e
     delta_ptr += (b * height * width * K + k) * E + e
+    projected_ptr += (b * height * width * K + k) * P + R + column
     parts_ptr += k.to(tl.int64) * part_stride + b * height * width * pixel_stride + group * group_stride + e
     places = state_places(tl.program_id(0), n, BE, N)
     chunk_index = (b * chunks + chunk) * K + k
@@ -67,14 +69,13 @@ def scan_kernel(
         D = tl.load(D_ptr + k * E + e, mask=exists_e, other=0.0).to(tl.float32)
     low, count = chunk_tiles(chunk, chunks, line_count * tl.cdiv(length, T))
     turn = tl.where(sense == 1, -1, 1)
-    tile, line, start = first_tile(low, count, turn, length, WIDE, T)
-    tile_bc_ptr += ((b * K + k) * tile_pitch + tile) * (2 * N * T)
+    _, line, start = first_tile(low, count, turn, length, WIDE, T)
     step = turn * along
     for _ in range(count):
         pixel = first_pixel(line, start, sense, along, across, T)
         x = load_rows(x_ptr + pixel * pixel_stride, step * pixel_stride, exists_e, start, sense, length, EVEN, T)
         delta = load_rows(delta_ptr + pixel * (K * E), step * (K * E), exists_e, start, sense, length, EVEN, T)
-        bc = bc_of(tile_bc_ptr, N, BN, T)
+        bc = load_rows(projected_ptr + pixel * (K * P), step * (K * P), exists_bc, start, sense, length, EVEN, T)
         y_ptr = parts_ptr + pixel * pixel_stride
         for t in tl.static_range(T):
             x_t = x[t].to(tl.float32)
@@ -88,7 +89,6 @@ def scan_kernel(
                 exists = exists_at(t, start, sense, length, EVEN, T)
                 tl.store(y_ptr, y.to(parts_ptr.dtype.element_ty), mask=exists_e & exists)
                 y_ptr += step * pixel_stride
-        tile_bc_ptr += turn * (2 * N * T)
         line, start = next_tile(line, start, turn, length, T)
     if not OUTPUTS:
         tl.store(states_ptr, h, mask=live)
@@ -104,17 +104,40 @@ def _chain_exclusive(decay_1, inner_1, state_1, before_1, decay_2, inner_2, stat
     return decay_1 * decay_2, decay_1 * inner_2, decay_2 * state_1 + state_2, inner_2 * state_1 + before_2
 
 
+@triton.jit
+def _load_chunks(
+    states_ptr, delta_sums_ptr, A2, first, end, chunks, step, sums_step, descending, AT_ONCE: tl.constexpr
+):  # fmt: skip
+    """(addresses, states at their ends, decays) of AT_ONCE chunks of a direction from place `first` on, of those below
+    `end`; all are on their way before the first is used. Where there is none, the state is 0 and the decay 1."""
+    addresses, states, sums = (), (), ()
+    for i in tl.static_range(AT_ONCE):
+        place = first + i
+        there = place < end
+        chunk = tl.where(descending, chunks - 1 - place, place)
+        addresses += (states_ptr + chunk * step,)
+        states += (tl.load(states_ptr + chunk * step, mask=there, other=0.0),)
+        sums += (tl.load(delta_sums_ptr + chunk * sums_step, mask=there, other=0.0),)
+    decays = ()
+    for i in tl.static_range(AT_ONCE):
+        decays += (tl.exp2(sums[i] * A2),)
+    return addresses, states, decays
+
+
 @triton.jit(do_not_specialize=["E", "chunks"])
 def pass_states_kernel(
     states_ptr, delta_sums_ptr, A2_ptr, initial_ptr, E, EP, K, G, chunks, first_group, groups,
     N: tl.constexpr, ROWS: tl.constexpr, SENSES: tl.constexpr, BACKWARD: tl.constexpr, INITIAL: tl.constexpr,
-    BC: tl.constexpr, BE: tl.constexpr,
+    RUNS: tl.constexpr, AT_ONCE: tl.constexpr, BE: tl.constexpr,
 ):  # fmt: skip
     """In place: each chunk's own contribution -> the state that enters the chunk.
 
     states_ptr is (B, C, S, EB, ROWS, lanes), of whose rows the first N are states. BACKWARD: the same for the gradients
     of states, which run against the direction. INITIAL: what enters the first chunk is in initial_ptr (B, K, N, E)
     instead of zero.
+
+    A warp takes one of RUNS runs of chunks, first for what leaves it, then, unless there is but one run, again for what
+    enters its chunks: as the scan itself goes through places.
     """
     n = tl.program_id(1)
     slots = SENSES * groups
@@ -125,25 +148,37 @@ def pass_states_kernel(
     A2 = tl.load(A2_ptr + k * N * EP + state_places(tl.program_id(0), n, BE, N))
     states_ptr += (b * chunks * slots + slot) * ROWS * EP + state_places(tl.program_id(0), n, BE, ROWS)
     delta_sums_ptr += (b * chunks * K + k) * EP + e
+    step, sums_step = slots * ROWS * EP, K * EP
     descending = (sense == 1) != BACKWARD
     if INITIAL:
         carry = tl.load(initial_ptr + ((b * K + k) * N + n) * E + e, mask=exists_e, other=0.0)
     else:
         carry = tl.zeros_like(A2)
-    step = tl.arange(0, BC)
-    first = (step == 0)[:, None, None]
-    for start in range(0, chunks, BC):
-        place = start + step
-        chunk = tl.where(descending, chunks - 1 - place, place)[:, None, None]
-        mask = (place < chunks)[:, None, None]
-        own = tl.load(states_ptr + chunk * slots * ROWS * EP, mask=mask, other=0.0)
-        decay = tl.exp2(tl.load(delta_sums_ptr + chunk * K * EP, mask=mask, other=0.0) * A2)
-        ones = tl.full(own.shape, 1.0, tl.float32)
-        own = tl.where(first, decay * carry + own, own)
-        before = tl.where(first, carry, 0.0)
-        _, _, after, entering = tl.associative_scan((decay, ones, own, before), 0, _chain_exclusive)
-        tl.store(states_ptr + chunk * slots * ROWS * EP, entering, mask=mask)
-        carry = row_of(after, BC - 1, BC)
+    run = tl.arange(0, RUNS)[:, None, None]
+    count = tl.cdiv(chunks, RUNS)
+    first = run * count
+    end = tl.minimum(first + count, chunks)
+    if RUNS > 1:
+        state = tl.zeros_like(first * A2)
+        decay = state + 1.0
+        for start in range(0, count, AT_ONCE):
+            _, own, passed = _load_chunks(
+                states_ptr, delta_sums_ptr, A2, first + start, end, chunks, step, sums_step, descending, AT_ONCE
+            )  # fmt: skip
+            for i in tl.static_range(AT_ONCE):
+                state = passed[i] * state + own[i]
+                decay *= passed[i]
+        before = tl.where(run == 0, carry, 0.0)
+        state += decay * before
+        _, _, _, carry = tl.associative_scan((decay, tl.zeros_like(decay) + 1.0, state, before), 0, _chain_exclusive)
+    for start in range(0, count, AT_ONCE):
+        addresses, own, passed = _load_chunks(
+            states_ptr, delta_sums_ptr, A2, first + start, end, chunks, step, sums_step, descending, AT_ONCE
+        )  # fmt: skip
+        for i in tl.static_range(AT_ONCE):
+            place = first + start + i
+            tl.store(addresses[i], carry, mask=place < end)
+            carry = passed[i] * carry + own[i]
 
 
 @triton.jit

@@ -28,6 +28,8 @@ _BLOCK = 128
 # rank 12 it takes 28 instead of 39 us for a classic block; with 6 it is as fast as delta_kernel, with 4 slower (H200).
 _LEAST_PRODUCT, _LARGEST_PRODUCT = 8, 16
 _PRODUCT_TILE = 128, 32
+# Of pass_states_kernel: runs of chunks that warps go through side by side, at most, and about as many chunks of one.
+_MOST_RUNS, _RUN_CHUNKS = 16, 16
 _FP32 = torch.float32
 
 
@@ -174,40 +176,33 @@ def delta_launch(launch: Launch, types: ScanTypes, device: torch.device) -> Prep
     return PreparedKernel(prepare.delta_kernel, grid, pointers, numbers, device, options)
 
 
-class PrepareScan:
-    """delta (B L, S, E) and tile_bc (B, S, tiles, 2N, T) of the launch's directions."""
+class MakeDelta:
+    """delta (B L, S, E) of the launch's directions."""
 
     def __init__(self, launch: Launch, types: ScanTypes, device: torch.device) -> None:
-        shape = launch.shape
-        self.delta = (launch.pixels, launch.slots, shape.channels), types.after_softplus
-        self.bc = (shape.batch, launch.slots, launch.tiles, 2 * shape.states, launch.plan.tile), _FP32
+        self.result = (launch.pixels, launch.slots, launch.shape.channels), types.after_softplus
         self._given = types.delta is not None
-        self._delta = delta_launch(launch, types, device)
-        self._bc = PreparedKernel(
-            prepare.order_bc_kernel, launch.tile_grid(), (types.projected, _FP32), launch.tile_numbers(), device,
-            launch.tile_options(),
-        )  # fmt: skip
-        self.kernels = (self._delta, self._bc)
+        self.kernel = delta_launch(launch, types, device)
 
-    def __call__(self, at: ScanAddresses, delta: int, bc: int) -> None:
+    def __call__(self, at: ScanAddresses, delta: int) -> None:
         weight, source = (at.bias, at.delta) if self._given else (at.dt_weight, at.x)
-        self._delta(at.projected, weight, at.bias, source, delta)
-        self._bc(at.projected, bc)
+        self.kernel(at.projected, weight, at.bias, source, delta)
 
 
 def pass_states_kernel(
     launch: Launch, rows: int, device: torch.device, backward: bool = False, initial: bool = False
 ) -> PreparedKernel:
     """The launch over states (B, C, S, EB, rows, lanes), sums, A2, initial."""
-    shape = launch.shape
+    shape, chunks = launch.shape, launch.plan.chunks
+    # A second pass costs more than a run of 32.
+    runs = 1 if chunks <= 2 * _RUN_CHUNKS else min(_MOST_RUNS, triton.next_power_of_2(triton.cdiv(chunks, _RUN_CHUNKS)))
     grid = (launch.channel_blocks, shape.states, shape.batch * launch.slots)
     numbers = (
-        shape.channels, launch.padded_channels, shape.directions, shape.groups, launch.plan.chunks, *launch.which,
+        shape.channels, launch.padded_channels, shape.directions, shape.groups, chunks, *launch.which,
     )  # fmt: skip
     options = {"N": shape.states, "ROWS": rows, "SENSES": shape.senses, "BACKWARD": backward, "INITIAL": initial}
-    return PreparedKernel(
-        forward.pass_states_kernel, grid, (_FP32,) * 4, numbers, device, options | {"BC": 16, "BE": WARP, **ONE_WARP}
-    )
+    options |= {"RUNS": runs, "AT_ONCE": 8, "BE": WARP, "num_warps": runs, "num_stages": 1}
+    return PreparedKernel(forward.pass_states_kernel, grid, (_FP32,) * 4, numbers, device, options)
 
 
 def sum_parts_kernel(parts: int, size: int, dtype: torch.dtype, device: torch.device) -> PreparedKernel:
@@ -232,14 +227,14 @@ class ForwardScan:
         self.parts_count = shape.directions if shape.image else 1
         self.size = launch.pixels * shape.pixel_stride
         self.kept = kept_layout(shape, device)
-        self._prepare = PrepareScan(launch, types, device)
-        self.work = Layout(delta=self._prepare.delta, bc=self._prepare.bc)
+        self._delta = MakeDelta(launch, types, device)
+        self.work = Layout(delta=self._delta.result)
         self.last_shape = (0,) if shape.image else (shape.batch, shape.directions, shape.states, shape.channels)
         self._chunked = chunks > 1
-        pointers = (types.x, types.after_softplus, _FP32, _FP32, types.D, _FP32, _FP32, _FP32, types.x)
+        pointers = (types.x, types.after_softplus, types.projected, _FP32, types.D, _FP32, _FP32, _FP32, types.x)
         numbers = (
             *launch.image_sizes(), self.size if shape.image else 0, shape.channels, launch.padded_channels,
-            shape.directions, shape.groups, chunks, launch.tiles,
+            *launch.scan_numbers(),
         )  # fmt: skip
         self._states, self._outputs = (
             PreparedKernel(
@@ -251,19 +246,19 @@ class ForwardScan:
         )  # fmt: skip
         self._pass = pass_states_kernel(launch, shape.states, device)
         self.sum_parts = sum_parts_kernel(self.parts_count, self.size, types.x, device)
-        self.kernels = (*self._prepare.kernels, self._states, self._pass, self._outputs, self.sum_parts)
+        self.kernels = (self._delta.kernel, self._states, self._pass, self._outputs, self.sum_parts)
 
     def __call__(self, at: ScanAddresses, work: list[int], kept: Tensor, last: int, parts: int) -> None:
         """`work`: addresses of that layout; `kept`: memory of that layout; `last`: last states, of sequences only."""
-        delta, bc = work
+        (delta,) = work
         states, sums = (kept.data_ptr() + offset for offset in self.kept.offsets)
-        self._prepare(at, delta, bc)
+        self._delta(at, delta)
         if self._chunked:
-            self._states(at.x, delta, bc, at.A2, at.D, states, sums, last, parts)
+            self._states(at.x, delta, at.projected, at.A2, at.D, states, sums, last, parts)
             self._pass(states, sums, at.A2, at.A2)
         else:
             kept.zero_()
-        self._outputs(at.x, delta, bc, at.A2, at.D, states, sums, last, parts)
+        self._outputs(at.x, delta, at.projected, at.A2, at.D, states, sums, last, parts)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from mambair.ops.launching import Layout, PreparedKernel
 from mambair.ops.ss2d import triton_backward as backward
+from mambair.ops.ss2d import triton_prepare as prepare
 from mambair.ops.ss2d import triton_projections as projections
 from mambair.ops.ss2d.triton_launch import (
-    PrepareScan,
+    MakeDelta,
     ScanAddresses,
     ScanInputs,
     ScanTypes,
@@ -22,7 +23,16 @@ from mambair.ops.ss2d.triton_launch import (
     product_precision,
     sum_parts_kernel,
 )
-from mambair.ops.ss2d.triton_plan import WARP, Launch, ScanShape, blocks_of, kept_layout, plan_for
+from mambair.ops.ss2d.triton_plan import (
+    GATHER_TILES,
+    ORDER_TILES,
+    WARP,
+    Launch,
+    ScanShape,
+    blocks_of,
+    kept_layout,
+    plan_for,
+)
 
 # Of gradients_kernel in fp32, which would take 228 and leave room for 8 warps instead of 12.
 _FULL_PRECISION_REGISTERS = 168
@@ -75,27 +85,32 @@ class _AxisBackward:
         tile_states = (shape.batch, launch.slots, tiles, launch.channel_blocks, shape.states, WARP)
         share = max(_MIN_SHARE, triton.cdiv(launch.pixels, _MAX_SHARES * _PIXELS) * _PIXELS)
         shares = triton.cdiv(launch.pixels, share)
-        self._prepare = PrepareScan(launch, types, device)
+        bc = shape.batch, launch.slots, tiles, 2 * shape.states, plan.tile
+        self._delta = MakeDelta(launch, types, device)
+        self._bc = self._kernel(
+            prepare.order_bc_kernel, launch.tile_grid(ORDER_TILES[0]), (types.projected, _FP32),
+            launch.tile_numbers(), launch.tile_options(*ORDER_TILES),
+        )  # fmt: skip
         self.work = Layout(
-            delta=self._prepare.delta,
-            bc=self._prepare.bc,
+            delta=self._delta.result,
+            bc=(bc, _FP32),
             running=(running, _FP32),
             tile_states=(tile_states, state_type),
-            d_bc=((launch.channel_blocks, *self._prepare.bc[0]), types.x),
+            d_bc=((launch.channel_blocks, *bc), types.x),
             parts=((shares, launch.slots, shape.rank + 1, shape.channels), _FP32),
         )
         d_v_type = types.delta or types.x
         numbers = (*launch.image_sizes(), shape.channels, launch.padded_channels)
         self._adjoints = self._kernel(
             backward.chunk_adjoints_kernel, launch.grid(WARP),
-            (types.x, types.x, types.after_softplus, _FP32, _FP32, _FP32, state_type, _FP32),
-            (*numbers, shape.directions, shape.groups, plan.chunks, *launch.which, tiles),
+            (types.x, types.x, types.after_softplus, types.projected, _FP32, _FP32, state_type, _FP32),
+            (*numbers, *launch.scan_numbers(), *launch.which, tiles),
             {"SENSES": shape.senses} | launch.sequential_options(WARP, plan.backward_registers),
         )  # fmt: skip
         self._pass = pass_states_kernel(launch, 2 * shape.states + 1, device, backward=True, initial=leaving)
         self._gather = self._kernel(
-            projections.gather_bc_kernel, launch.tile_grid(), (types.x, types.projected),
-            (*launch.tile_numbers(), launch.channel_blocks), launch.tile_options(),
+            projections.gather_bc_kernel, launch.tile_grid(GATHER_TILES[0]), (types.x, types.projected),
+            (*launch.tile_numbers(), launch.channel_blocks), launch.tile_options(*GATHER_TILES),
         )  # fmt: skip
         sums: dict[str, Any] = {"PRECISION": product_precision(types.x, device)}
         if sums["PRECISION"] == "tf32":
@@ -134,7 +149,7 @@ class _AxisBackward:
             (d_v_type, _FP32, types.projected), sizes, products | {"BR": _rank_block(shape.rank)},
         )  # fmt: skip
         self.kernels = (
-            *self._prepare.kernels, self._adjoints, self._pass, self._gradients, self._gather,
+            self._delta.kernel, self._bc, self._adjoints, self._pass, self._gradients, self._gather,
             self._sum_A, self._weight, self._sum_weight, *(() if self._given else (self._dt,)),
         )  # fmt: skip
 
@@ -159,8 +174,9 @@ class _AxisBackward:
         delta, bc, running, tile_states, d_bc, parts = work
         # Of the projected delta's size; every place is read before it is written.
         d_v = to.delta if self._given else delta
-        self._prepare(at, delta, bc)
-        self._adjoints(at.x, dy, delta, bc, at.A2, states, tile_states, running)
+        self._delta(at, delta)
+        self._bc(at.projected, bc)
+        self._adjoints(at.x, dy, delta, at.projected, at.A2, states, tile_states, running)
         self._pass(running, sums, at.A2, leaving or at.A2)
         self._gradients(
             at.x, dy, delta, bc, at.A2, at.D, tile_states, running, to.dx_parts, d_v, d_bc

@@ -17,8 +17,8 @@ WARP = 32
 ONE_WARP = {"num_warps": 1, "num_stages": 1}
 # Places whose states a thread of gradients_kernel holds at once. 16 took as long on an H100, with twice the registers.
 TILE = 8
-# Tiles per program of the kernels that bring B and C into the directions' order and back.
-TILES = 8
+# (tiles, warps) of a program that brings B and C into the directions' order, and of one that brings gradients back.
+ORDER_TILES, GATHER_TILES = (8, 4), (2, 2)
 # Registers per thread of the forward scan: with two channels per thread; with one; with one and few states; with more
 # states than any network here has.
 REGISTERS = {"two": 128, "one": 80, "few": 64, "many": 255}
@@ -29,6 +29,10 @@ FEW_STATES, MANY_STATES = 12, 16
 RESIDENT_REGISTERS = 2048
 # A shorter chunk would spend more on its saved states than on its pixels.
 MIN_CHUNK_PIXELS = 64
+# Warps of a wave end at different times, and then their places stand empty: several waves are better than one, up to
+# MOST_WAVES, as long as chunks have GOOD_CHUNK_PIXELS. A classic image of 256 x 256 pixels takes 1.20 instead of 1.27 ms
+# with three, an H200's four directions of 64 x 64 pixels have enough for one.
+GOOD_CHUNK_PIXELS, MOST_WAVES = 180, 4
 # Offsets inside one image above this need 64-bit integers.
 NARROW = 2**31 - 1
 
@@ -102,21 +106,30 @@ def _kind(shape: ScanShape) -> str:
     return "few" if shape.states <= FEW_STATES else "one"
 
 
-def make_plan(shape: ScanShape, processors: int) -> Plan:
-    """Chunks as long as they can be with a GPU of so many multiprocessors full.
+def _wave(registers: int, programs: int, processors: int) -> float:
+    """Chunks of so many programs each that run at once, with so many registers a thread."""
+    return processors * (RESIDENT_REGISTERS // registers // 4 * 4) / programs
 
-    Saved states and parts of sums shrink with their number. The warps should fill whole waves: the last one takes as
-    long as the others however few warps it has.
+
+def make_plan(shape: ScanShape, processors: int) -> Plan:
+    """Chunks for whole waves of a GPU of so many multiprocessors, forward and backward, and no more than that needs.
+
+    Saved states and parts of sums grow with their number; a wave that is not full takes as long as a full one.
     """
     kind = _kind(shape)
     block = 2 * WARP if kind == "two" else WARP
     registers = REGISTERS[kind]
-    resident = RESIDENT_REGISTERS // registers // 4 * 4
-    wave = processors * resident / (blocks_of(shape.channels, block) * shape.batch * shape.directions)
-    longest = max(1, shape.height * shape.width // MIN_CHUNK_PIXELS)
-    waves = next((count for count in range(1, 9) if int(count * wave) >= max(1, 0.9 * count * wave)), 8)
-    chunks = max(1, min(int(waves * wave), longest, *shape.axis_tiles(TILE)))
     backward = REGISTERS["many"] if kind == "many" else BACKWARD_REGISTERS
+    at_once = shape.senses if shape.image else shape.directions  # backward, axes run one after the other
+    wave = max(
+        _wave(registers, blocks_of(shape.channels, block) * shape.batch * shape.directions, processors),
+        _wave(backward, blocks_of(shape.channels, WARP) * shape.batch * at_once, processors),
+    )
+    pixels = shape.height * shape.width
+    fewest = max(1, min(MOST_WAVES, int(pixels / (wave * GOOD_CHUNK_PIXELS))))
+    full = (count for count in range(fewest, fewest + 8) if int(count * wave) >= max(1, 0.9 * count * wave))
+    chunks = int(next(full, fewest + 7) * wave)
+    chunks = max(1, min(chunks, pixels // MIN_CHUNK_PIXELS, *shape.axis_tiles(TILE)))
     return Plan(tile=TILE, block=block, chunks=chunks, registers=registers, backward_registers=backward)
 
 
@@ -173,9 +186,14 @@ class Launch:
     def image_sizes(self) -> tuple[int, int, int, int]:
         return self.shape.height, self.shape.width, self.shape.pixel_stride, self.shape.group_stride
 
-    def tile_grid(self) -> tuple[int, int, int]:
-        """Of the kernels that bring B and C into the directions' order and back."""
-        return blocks_of(self.tiles, TILES), self.slots, self.shape.batch
+    def scan_numbers(self) -> tuple[int, ...]:
+        """P, R, K, G and the number of chunks, as the kernels take them that go place by place."""
+        shape = self.shape
+        return shape.projections, shape.rank, shape.directions, shape.groups, self.plan.chunks
+
+    def tile_grid(self, tiles: int) -> tuple[int, int, int]:
+        """Of a kernel that brings B and C into the directions' order or back, so many tiles a program."""
+        return blocks_of(self.tiles, tiles), self.slots, self.shape.batch
 
     def tile_numbers(self) -> tuple[int, ...]:
         """The integers that they take first."""
@@ -185,16 +203,17 @@ class Launch:
             *self.which, self.tiles,
         )  # fmt: skip
 
-    def tile_options(self) -> dict:
-        """Their compile-time arguments."""
+    def tile_options(self, tiles: int, warps: int) -> dict:
+        """Its compile-time arguments."""
         shape = self.shape
-        sizes = {"BP": triton.next_power_of_2(2 * shape.states), "BT": TILES, "T": self.plan.tile}
-        return sizes | {"IMAGE": shape.image, "SENSES": shape.senses, "num_warps": 4}
+        sizes = {"BP": triton.next_power_of_2(2 * shape.states), "BT": tiles, "T": self.plan.tile}
+        return sizes | {"IMAGE": shape.image, "SENSES": shape.senses, "num_warps": warps}
 
     def scan_options(self) -> dict:
         """Compile-time arguments of all kernels that walk over the image."""
         shape = self.shape
-        offsets = shape.height * shape.width * max(shape.pixel_stride, self.slots * shape.channels)
+        of_pixel = max(shape.pixel_stride, self.slots * shape.channels, shape.directions * shape.projections)
+        offsets = shape.height * shape.width * of_pixel
         sizes = {"N": shape.states, "T": self.plan.tile, "EVEN": shape.even(self.plan.tile), "WIDE": offsets > NARROW}
         return sizes | {"IMAGE": shape.image, **ONE_WARP}
 

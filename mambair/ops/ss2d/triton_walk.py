@@ -19,7 +19,7 @@ LINE = tl.constexpr(128)
 # Arguments of the scanning kernels that the compiler must not look at. Where it knows that a pixel's channels begin at
 # a multiple of 16, it gives neighbouring ones to one thread, and values then move between threads: twice the
 # instructions. Sizes of images would only make it compile the same code again for other photos.
-UNSPECIALIZED = ["E", "chunks", "height", "width", "pixel_stride", "group_stride", "part_stride"]
+UNSPECIALIZED = ["E", "P", "R", "chunks", "height", "width", "pixel_stride", "group_stride", "part_stride"]
 _INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 
 
@@ -185,19 +185,28 @@ def reversed_rows(tile, T: tl.constexpr):
 
 
 @triton.jit
-def bc_of(tile_bc_ptr, N: tl.constexpr, BN: tl.constexpr, T: tl.constexpr):
-    """T rows (1, 2 BN): B and C of a tile's places, a value per lane; the same values in every lane would take 32 times
-    the registers. tile_bc_ptr: the tile's (2N, T)."""
+def bc_columns(N: tl.constexpr, BN: tl.constexpr):
+    """(columns (1, 2 BN) of B and C in a place's 2N values of them, which of them exist): a value per lane.
+
+    The same values in every lane would take 32 times the registers.
+    """
     column = tl.arange(0, 2 * BN)[None, :]
-    pointers = tile_bc_ptr + (column // BN * N + column % BN) * T
-    rows = ()
-    for t in tl.static_range(T):
-        rows += (tl.load(pointers + t, mask=column % BN < N, other=0.0),)
-    return rows
+    return column // BN * N + column % BN, column % BN < N
+
+
+@triton.jit
+def widened(value):
+    """In fp32. Widened as usual, the compiler would do it behind `to_all_lanes`, for all values in all lanes."""
+    if value.dtype == tl.float32 or _INTERPRETED:
+        return value.to(tl.float32)
+    if value.dtype == tl.bfloat16:
+        upper: tl.constexpr = "{ .reg .b16 zero; mov.b16 zero, 0; mov.b32 $0, {zero, $1}; }"
+        return tl.inline_asm_elementwise(upper, "=f,h", [value], tl.float32, True, 1)
+    return tl.inline_asm_elementwise("cvt.f32.f16 $0, $1;", "=f,h", [value], tl.float32, True, 1)
 
 
 @triton.jit
 def to_all_lanes(bc, BN: tl.constexpr):
-    """(B, C), each (BN, 1, 1), of a row of `bc_of`; they pass through shared memory to every lane."""
-    B, C = tl.split(tl.permute(tl.reshape(bc, (2, BN)), (1, 0)))
+    """(B, C), each (BN, 1, 1) in fp32, of a place's `bc_columns`; they pass through shared memory to every lane."""
+    B, C = tl.split(tl.permute(tl.reshape(widened(bc), (2, BN)), (1, 0)))
     return B[:, None, None], C[:, None, None]
