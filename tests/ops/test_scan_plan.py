@@ -36,7 +36,7 @@ def test_chunks_fill_waves(size: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("processors", [16, 40, 108, 170])
 @pytest.mark.parametrize("size", [(1, 8, 8), (1, 3, 700), (64, 64, 64), (1, 1000, 1000), (300, 48, 48)])
 def test_chunks_are_never_short_or_empty(size: tuple[int, int, int], processors: int) -> None:
-    batch, height, width = size
+    _, height, width = size
     for sizes in (CLASSIC, LIGHT):
         chunks = chunks_of(*size, sizes, processors)
         assert chunks == 1 or height * width / chunks >= 64

@@ -28,7 +28,6 @@ from mambair.ops.ss2d.triton_walk import (
     line_geometry,
     load_rows,
     next_tile,
-    row_of,
     state_places,
     to_all_lanes,
 )
