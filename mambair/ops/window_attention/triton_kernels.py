@@ -69,20 +69,23 @@ def store_rows(ptr, values, pixels, exists, stride, d: tl.constexpr, BD: tl.cons
 
 
 @triton.jit
-def scores(
-    q, k, bias_ptr, q_p, k_p, q_region, k_region, scale, L: tl.constexpr, BL: tl.constexpr, SHIFTED: tl.constexpr,
-    PRECISION: tl.constexpr,
-):  # fmt: skip
-    """(queries q_p, keys k_p), in units of log2(e): -inf for keys that a query must not see.
-
-    The product starts from the biases, which leaves everything behind them in the layout of products.
-    """
+def biases(bias_ptr, q_p, k_p, L: tl.constexpr, BL: tl.constexpr):
+    """(queries q_p, keys k_p): -inf where there are none."""
     place = bias_ptr + q_p[:, None] * L + k_p[None, :]
     if L == BL:
         bias = tl.load(place)
     else:
         bias = tl.load(place, mask=(q_p < L)[:, None] & (k_p < L)[None, :], other=float("-inf"))
-    s = tl.dot(q, tl.trans(k), bias.to(tl.float32), input_precision=PRECISION) * scale
+    return bias.to(tl.float32)
+
+
+@triton.jit
+def scores(q, k, bias, q_region, k_region, scale, SHIFTED: tl.constexpr, PRECISION: tl.constexpr):
+    """(queries, keys), in units of log2(e): -inf for keys that a query must not see.
+
+    The product starts from the biases, which leaves everything behind them in the layout of products.
+    """
+    s = tl.dot(q, tl.trans(k), bias, input_precision=PRECISION) * scale
     if SHIFTED:
         s = tl.where(q_region[:, None] == k_region[None, :], s, float("-inf"))
     return s
@@ -112,7 +115,8 @@ def attention_kernel(
         pixels, k_region, exists = place_in_window(window, k_p, H, W, shift, w, L)
         k = load_rows(qkv_ptr + C, pixels, exists, 3 * C, d, BD)
         v = load_rows(qkv_ptr + 2 * C, pixels, exists, 3 * C, d, BD)
-        s = scores(q, k, bias_ptr, p, k_p, q_region, k_region, scale, L, BL, SHIFTED, PRECISION)
+        bias = biases(bias_ptr, p, k_p, L, BL)
+        s = scores(q, k, bias, q_region, k_region, scale, SHIFTED, PRECISION)
         before = largest
         largest = tl.maximum(before, tl.max(s, 1))
         s = tl.exp2(s - largest[:, None])
@@ -153,7 +157,8 @@ def query_gradients_kernel(
         pixels, k_region, exists = place_in_window(window, k_p, H, W, shift, w, L)
         k = load_rows(qkv_ptr + C, pixels, exists, 3 * C, d, BD)
         v = load_rows(qkv_ptr + 2 * C, pixels, exists, 3 * C, d, BD)
-        s = scores(q, k, bias_ptr, p, k_p, q_region, k_region, scale, L, BL, SHIFTED, PRECISION)
+        bias = biases(bias_ptr, p, k_p, L, BL)
+        s = scores(q, k, bias, q_region, k_region, scale, SHIFTED, PRECISION)
         s = tl.where(q_exists[:, None], tl.exp2(s - norm[:, None]), 0.0)
         ds = (s * (tl.dot(dy, tl.trans(v), input_precision=PRECISION) - delta[:, None])).to(q.dtype)
         dq = tl.dot(ds, k, dq, input_precision=PRECISION)
@@ -184,7 +189,8 @@ def key_gradients_kernel(
         dy = load_rows(dy_ptr + head * d, pixels, exists, C, d, BD)
         norm = tl.load(norms_ptr + kept + p, mask=exists, other=0.0)
         delta = tl.load(deltas_ptr + kept + p, mask=exists, other=0.0)
-        s = scores(q, k, bias_ptr, p, k_p, q_region, k_region, scale, L, BL, SHIFTED, PRECISION)
+        bias = biases(bias_ptr, p, k_p, L, BL)
+        s = scores(q, k, bias, q_region, k_region, scale, SHIFTED, PRECISION)
         s = tl.where(exists[:, None], tl.exp2(s - norm[:, None]), 0.0)
         dv = tl.dot(tl.trans(s.to(dy.dtype)), dy, dv, input_precision=PRECISION)
         ds = (s * (tl.dot(dy, tl.trans(v), input_precision=PRECISION) - delta[:, None])).to(q.dtype)
@@ -198,50 +204,51 @@ def key_gradients_kernel(
 def score_sums_kernel(
     qkv_ptr, bias_ptr, dy_ptr, norms_ptr, deltas_ptr, sums_ptr, H, W, C, shift, scale, windows, share,
     w: tl.constexpr, L: tl.constexpr, BL: tl.constexpr, d: tl.constexpr, BD: tl.constexpr, BQ: tl.constexpr,
-    SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
+    BK: tl.constexpr, SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """sums: gradients of a block of queries' scores, added up over a share of the windows.
+    """sums: gradients of the scores of a block of queries and keys, added up over a share of the windows.
 
     They are computed once more instead of being written by `key_gradients_kernel`, which would be L / d times as much
     memory as the gradients themselves; and added up in registers, always in the same order.
     """
     head, heads = tl.program_id(0), tl.num_programs(0)
-    bias_ptr += head * (L * L)
-    p, kept = tl.program_id(1) * BQ + tl.arange(0, BQ), tl.arange(0, BL)
-    total = tl.zeros([BQ, BL], tl.float32)
+    BLOCKS: tl.constexpr = (L + BK - 1) // BK
+    p = tl.program_id(1) // BLOCKS * BQ + tl.arange(0, BQ)
+    k_p = tl.program_id(1) % BLOCKS * BK + tl.arange(0, BK)
+    bias = biases(bias_ptr + head * (L * L), p, k_p, L, BL)
+    qkv_ptr += head * d
+    total = tl.zeros([BQ, BK], tl.float32)
     first = tl.program_id(2) * share
     for window in range(first, tl.minimum(first + share, windows)):
-        pixels, k_region, k_exists = place_in_window(window, kept, H, W, shift, w, L)
-        k = load_rows(qkv_ptr + head * d + C, pixels, k_exists, 3 * C, d, BD)
-        v = load_rows(qkv_ptr + head * d + 2 * C, pixels, k_exists, 3 * C, d, BD)
+        pixels, k_region, k_exists = place_in_window(window, k_p, H, W, shift, w, L)
+        k = load_rows(qkv_ptr + C, pixels, k_exists, 3 * C, d, BD)
+        v = load_rows(qkv_ptr + 2 * C, pixels, k_exists, 3 * C, d, BD)
         pixels, q_region, exists = place_in_window(window, p, H, W, shift, w, L)
-        q = load_rows(qkv_ptr + head * d, pixels, exists, 3 * C, d, BD)
+        q = load_rows(qkv_ptr, pixels, exists, 3 * C, d, BD)
         dy = load_rows(dy_ptr + head * d, pixels, exists, C, d, BD)
         place = (tl.cast(window, tl.int64) * heads + head) * L + p
         norm = tl.load(norms_ptr + place, mask=exists, other=0.0)
         delta = tl.load(deltas_ptr + place, mask=exists, other=0.0)
-        s = scores(q, k, bias_ptr, p, kept, q_region, k_region, scale, L, BL, SHIFTED, PRECISION)
+        s = scores(q, k, bias, q_region, k_region, scale, SHIFTED, PRECISION)
         s = tl.exp2(s - norm[:, None])
         total += s * (tl.dot(dy, tl.trans(v), input_precision=PRECISION) - delta[:, None])
-    place = ((tl.program_id(2) * heads + head) * L + p[:, None]).to(tl.int64) * L + kept[None, :]
-    tl.store(sums_ptr + place, total, mask=(p < L)[:, None] & (kept < L)[None, :])
+    place = ((tl.program_id(2) * heads + head) * L + p[:, None]).to(tl.int64) * L + k_p[None, :]
+    tl.store(sums_ptr + place, total, mask=(p < L)[:, None] & (k_p < L)[None, :])
 
 
 @triton.jit
 def table_gradient_kernel(sums_ptr, d_table_ptr, shares, w: tl.constexpr, L: tl.constexpr, BW: tl.constexpr):
     """d_table ((2w - 1)^2, h): the sums of all pairs that lie alike; a program has one difference of rows."""
     head, heads, down = tl.program_id(0), tl.num_programs(0), tl.program_id(1) - (w - 1)
-    across = tl.arange(0, 2 * BW)[:, None] - (w - 1)
-    j = tl.arange(0, BW)[None, :]
-    alike = (j < w) & (j - across >= 0) & (j - across < w) & (across < w)
-    total = tl.zeros([2 * BW, BW], tl.float32)
-    for share in range(shares):
-        sums = sums_ptr + (share * heads + head).to(tl.int64) * L * L
-        for i in range(w):
-            k = i - down
-            mask = alike & (k >= 0) & (k < w)
-            total += tl.load(sums + (i * w + j) * L + k * w + j - across, mask=mask, other=0.0)
+    place = tl.arange(0, BW * BW)[:, None]  # of a query
+    i, j = place // BW, place % BW
     column = tl.arange(0, 2 * BW)
+    k, m = i - down, j - (column[None, :] - (w - 1))  # row and column of the key
+    alike = (i < w) & (j < w) & (k >= 0) & (k < w) & (m >= 0) & (m < w)
+    pair = (i * w + j) * L + k * w + m
+    total = tl.zeros([BW * BW, 2 * BW], tl.float32)
+    for share in range(shares):
+        total += tl.load(sums_ptr + (share * heads + head).to(tl.int64) * L * L + pair, mask=alike, other=0.0)
     row = tl.program_id(1) * (2 * w - 1) + column
     target = d_table_ptr + row * heads + head
-    tl.store(target, tl.sum(total, 1).to(d_table_ptr.dtype.element_ty), mask=column < 2 * w - 1)
+    tl.store(target, tl.sum(total, 0).to(d_table_ptr.dtype.element_ty), mask=column < 2 * w - 1)

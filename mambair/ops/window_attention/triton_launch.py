@@ -12,14 +12,14 @@ from torch import Tensor
 from mambair.ops.launching import PreparedKernel
 from mambair.ops.ss2d.triton_launch import LOG2_E, product_precision
 from mambair.ops.window_attention import triton_kernels as kernels
-from mambair.ops.window_attention.triton_tiles import Tiles, padded_channels, padded_pixels, sums_block, tiles_for
+from mambair.ops.window_attention.triton_tiles import Tiles, padded_channels, padded_pixels, tiles_for
 
-# Warps of the kernels that take blocks of queries and keys, one for 16 queries, since more would compute the same; and
-# of the sums, which take all keys at once.
-_BLOCK_WARPS, _SUMS_WARPS = 4, 8
-# Programs that the sums over windows are spread over: about a large GPU's multiprocessors. Not those of the GPU at
-# hand, so that the order of the sums is the same on all.
-_SHARES = 128
+# Warps of the kernels that take blocks of queries and keys: one for 16 queries, since more would compute the same.
+_BLOCK_WARPS = 4
+# Programs that the sums over windows are spread over: two a multiprocessor of a large GPU. With 512 the sums of a light
+# network took as long, and adding up twice the shares longer (H200). Not as many as suit the GPU at hand, so that the
+# order of the sums is the same on all.
+_SUM_PROGRAMS = 256
 _FP32 = torch.float32
 
 
@@ -105,17 +105,16 @@ class WindowPlan:
         of_gradients = options | {"BQ": block, "BK": block, "num_warps": _BLOCK_WARPS}
         self._of_queries = prepare(kernels.query_gradients_kernel, blocks(block), every, places, **of_gradients)
         self._of_keys = prepare(kernels.key_gradients_kernel, blocks(block), without_y, places, **of_gradients)
-        block = min(sums_block(options["BD"]), options["BL"])
-        parts = triton.cdiv(pixels, block)
-        share = triton.cdiv(sizes.count, max(1, _SHARES // (heads * parts)))
+        parts = triton.cdiv(pixels, block) ** 2
+        share = triton.cdiv(sizes.count, max(1, _SUM_PROGRAMS // (heads * parts)))
         self._shares = triton.cdiv(sizes.count, share)
         self._sum = prepare(
             kernels.score_sums_kernel, (heads, parts, self._shares), (*without_y[:-1], _FP32),
-            (*places, sizes.count, share), BQ=block, num_warps=_SUMS_WARPS, **options,
+            (*places, sizes.count, share), **of_gradients,
         )  # fmt: skip
         self._table = prepare(
             kernels.table_gradient_kernel, (heads, 2 * sizes.window_size - 1), (_FP32, parameter), (self._shares,),
-            w=sizes.window_size, L=pixels, BW=triton.next_power_of_2(sizes.window_size), num_warps=4,
+            w=sizes.window_size, L=pixels, BW=triton.next_power_of_2(sizes.window_size), num_warps=8,
         )  # fmt: skip
         self.backward_kernels = (self._of_queries, self._of_keys, self._sum, self._table)
 

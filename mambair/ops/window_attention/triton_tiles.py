@@ -26,12 +26,11 @@ class Tiles:
     forward: int
     gradients: int
 
-    def shared_memory(self, pixels: int, channels: int, itemsize: int) -> int:
-        """Bytes that no kernel takes more than from capability 8.0 on, for windows of L pixels, heads of D channels."""
+    def shared_memory(self, channels: int, itemsize: int) -> int:
+        """Bytes that no kernel takes more than from capability 8.0 on, for heads of D channels."""
         of_forward = self.forward * (self.forward + 4 * channels)
         of_gradients = 2 * self.gradients * (self.gradients + 4 * channels)
-        of_sums = max(17 * 1024, pixels * channels * itemsize)
-        return max(itemsize * of_forward, itemsize * of_gradients, of_sums)
+        return itemsize * max(of_forward, of_gradients)
 
 
 # The first that fits. On an H200 gradients in blocks of 64, without the table's, took less than half the time of blocks
@@ -50,18 +49,13 @@ def padded_channels(channels: int) -> int:
     return max(16, triton.next_power_of_2(channels))
 
 
-def sums_block(channels: int) -> int:
-    """Queries at a time where gradients of scores are summed over the windows: more of wide heads spill registers."""
-    return max(16, min(32, 1024 // channels))
-
-
 def choose_tiles(window_size: int, channels: int, dtype: torch.dtype, limit: int) -> Tiles | None:
     """The tiles for heads of so many channels and programs with `limit` bytes of shared memory; None if none fit."""
     pixels, channels = padded_pixels(window_size), padded_channels(channels)
     if pixels > MAX_PIXELS or channels * dtype.itemsize > MAX_HEAD_BYTES:
         return None
     candidates = _HALF if dtype.itemsize == 2 else _SINGLE
-    return next((tiles for tiles in candidates if tiles.shared_memory(pixels, channels, dtype.itemsize) <= limit), None)
+    return next((tiles for tiles in candidates if tiles.shared_memory(channels, dtype.itemsize) <= limit), None)
 
 
 def tiles_for(window_size: int, channels: int, dtype: torch.dtype, device: torch.device) -> Tiles | None:
