@@ -1,11 +1,13 @@
 """Kernels of the depthwise 3x3 convolution.
 
-Shapes: B images, H x W pixels, C channels, d dilation; a tile is PX pixels of one row by BC channels.
+Shapes: B images, H x W pixels, C channels, d dilation.
 
-A program walks a tile down a strip of every d-th row, from the row above the strip to the row below it. A row that it
-reads adds to the three rows of the result that it is a neighbour of; two of them stay in registers as sums that are not
-complete. Each pixel is so read three times (left, middle and right neighbour) instead of nine, all but once from the
-cache, and dilation changes nothing.
+A program walks down a strip of every d-th row, from the row above the strip to the row below it. A row that it reads
+adds to the three rows of the result that it is a neighbour of; two of them stay in registers as sums that are not
+complete, and dilation changes nothing. A thread of convolve_kernel takes V channels of two columns d apart, which are
+neighbours of each other: it reads four pixels of a row for two of the result. In gradients_kernel a tile is PX pixels
+of one row by BC channels, and each pixel is read three times (left, middle and right neighbour), all but once from the
+cache.
 
     x           (B, H, W, C)   any strides but that channels are side by side; strides are counted in groups of V
                                channels, which tells the compiler that V channels may be read at once
@@ -20,11 +22,10 @@ import triton
 import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-# Sizes of images come in any number; a kernel for each divisor of theirs would only cost time to compile.
-SIZES = [
-    "H", "W", "groups", "x_image", "x_row", "x_pixel", "dilation", "residues", "rows", "strips", "blocks_w", "dx_pixel",
-    "dx_groups",
-]  # fmt: skip
+# Sizes of images come in any number; a kernel for each divisor of theirs would only cost time to compile. Numbers of
+# channels are few: convolve_kernel is compiled for each, and the distances to neighbours are then parts of its loads.
+LINES = ["H", "W", "x_image", "x_row", "strips"]
+SIZES = [*LINES, "rows", "groups", "x_pixel", "dilation", "residues", "blocks_w", "dx_pixel", "dx_groups"]
 
 
 @triton.jit
@@ -75,63 +76,78 @@ def load_weights(weight_ptr, c, C):
 
 @triton.jit
 def sigmoid(v):
-    return 1.0 / (1.0 + tl.exp2(v * -LOG2_E))
+    """1 / (1 + exp(-v)), through the reciprocal square root: one instruction, where a division is five."""
+    root = tl.rsqrt(1.0 + tl.exp2(v * -LOG2_E))
+    return root * root
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=LINES)
 def convolve_kernel(
-    x_ptr, weight_ptr, bias_ptr, dy_ptr, y_ptr,
-    H, W, groups, x_image, x_row, x_pixel, dilation, residues, rows, strips, blocks_w,
-    V: tl.constexpr, PX: tl.constexpr, BC: tl.constexpr, UNROLL: tl.constexpr, BIAS: tl.constexpr,
-    SILU: tl.constexpr, SLOPE: tl.constexpr,
+    x_ptr, weight_ptr, bias_ptr, dy_ptr, y_ptr, H, W, x_image, x_row, strips,
+    C: tl.constexpr, X_PIXEL: tl.constexpr, DILATION: tl.constexpr, V: tl.constexpr, THREADS: tl.constexpr,
+    ROWS: tl.constexpr, UNROLL: tl.constexpr, BIAS: tl.constexpr, SILU: tl.constexpr, SLOPE: tl.constexpr,
 ):  # fmt: skip
-    """y = convolution + bias. SILU: its SiLU. SLOPE: dy times the slope of SiLU there."""
-    C = groups * V
-    _, b, h, count, w, c = strip_place(
-        tl.program_id(0), H, C, dilation, residues, rows, strips, blocks_w, PX, BC
-    )  # fmt: skip
-    masks = column_masks(w, c, W, C, dilation)
-    weights = load_weights(weight_ptr, c, C)
-    start = tl.zeros([PX, BC], tl.float32)
+    """y = convolution + bias. SILU: its SiLU. SLOPE: dy times the slope of SiLU there. X_PIXEL: counted in channels."""
+    GROUPS: tl.constexpr = C // V
+    thread = tl.program_id(1) * THREADS + tl.arange(0, THREADS)[:, None]
+    c = thread % GROUPS * V + tl.arange(0, V)[None, :]
+    pair = thread // GROUPS
+    w = pair // DILATION * (2 * DILATION) + pair % DILATION
+    exists = ((w >= DILATION) & (w < W), w < W, w + DILATION < W, w + 2 * DILATION < W)
+    weights = ()
+    for k in tl.static_range(9):
+        weights += (tl.load(weight_ptr + k * C + c),)
+    bias = tl.zeros([THREADS, V], tl.float32)
     if BIAS:
-        start += tl.load(bias_ptr + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
-    offsets = w[:, None] * (x_pixel * V) + c[None, :]
-    places = w[:, None] * C + c[None, :]
-    above = h.to(tl.int64) - dilation
-    x_ptr += (b * x_image + above * x_row) * V
-    y_row = ((b * H + above - dilation) * W) * C
-    x_step = dilation.to(tl.int64) * x_row * V
-    y_step = dilation.to(tl.int64) * W * C
-    current, below = start, start
-    h -= dilation
+        bias += tl.load(bias_ptr + c).to(tl.float32)
+    b = tl.program_id(0).to(tl.int64)
+    residue, skipped = tl.program_id(2) // strips, tl.program_id(2) % strips * ROWS
+    count = tl.minimum(ROWS, (H - residue + DILATION - 1) // DILATION - skipped)
+    h = residue + (skipped - 1) * DILATION
+    x_ptr += (b * x_image + h.to(tl.int64) * x_row) * V + (w * X_PIXEL + c)
+    y_place = (b * H + h - DILATION) * W * C + (w * C + c)
+    y_ptr += y_place
+    dy_ptr += y_place
+    x_step = x_row.to(tl.int64) * (DILATION * V)
+    y_step = W.to(tl.int64) * (DILATION * C)
+    current, below = (bias, bias), (bias, bias)
     for row in range(0, count + 2, UNROLL):
         # All loads of the turn before its first store, so that they are under way together.
         columns = ()
         slopes = ()
         for u in tl.static_range(UNROLL):
-            r = h + u * dilation
-            columns += (load_columns(x_ptr + u * x_step, (r >= 0) & (r < H), offsets, x_pixel * dilation * V, masks),)
+            # Rows above the image are large numbers then: one comparison instead of two.
+            inside = (h + u * DILATION).to(tl.uint32) < H.to(tl.uint32)
+            for k in tl.static_range(4):
+                source = x_ptr + u * x_step + (k - 1) * DILATION * X_PIXEL
+                columns += (tl.load(source, mask=exists[k] & inside, other=0.0),)
             if SLOPE:
                 stored = (row + u >= 2) & (row + u - 2 < count)
-                slopes += (tl.load(dy_ptr + y_row + u * y_step + places, mask=masks[1] & stored, other=0.0),)
+                for k in tl.static_range(2):
+                    source = dy_ptr + u * y_step + k * DILATION * C
+                    slopes += (tl.load(source, mask=exists[k + 1] & stored, other=0.0),)
         for u in tl.static_range(UNROLL):
-            left = columns[u][0].to(tl.float32)
-            middle = columns[u][1].to(tl.float32)
-            right = columns[u][2].to(tl.float32)
-            y = current + left * weights[6] + middle * weights[7] + right * weights[8]
-            current = below + left * weights[3] + middle * weights[4] + right * weights[5]
-            below = start + left * weights[0] + middle * weights[1] + right * weights[2]
-            if SILU:
-                y *= sigmoid(y)
-            if SLOPE:
-                s = sigmoid(y)
-                y = slopes[u].to(tl.float32) * s * (1.0 + y * (1.0 - s))
             stored = (row + u >= 2) & (row + u - 2 < count)
-            target = y_ptr + y_row + u * y_step + places
-            tl.store(target, y.to(y_ptr.dtype.element_ty), mask=masks[1] & stored)
+            next_current, next_below = (), ()
+            for k in tl.static_range(2):
+                left = columns[4 * u + k].to(tl.float32)
+                middle = columns[4 * u + k + 1].to(tl.float32)
+                right = columns[4 * u + k + 2].to(tl.float32)
+                y = current[k] + left * weights[6] + middle * weights[7] + right * weights[8]
+                next_current += (below[k] + left * weights[3] + middle * weights[4] + right * weights[5],)
+                next_below += (bias + left * weights[0] + middle * weights[1] + right * weights[2],)
+                if SILU:
+                    y *= sigmoid(y)
+                if SLOPE:
+                    s = sigmoid(y)
+                    y = slopes[2 * u + k].to(tl.float32) * s * (1.0 + y * (1.0 - s))
+                target = y_ptr + u * y_step + k * DILATION * C
+                tl.store(target, y.to(y_ptr.dtype.element_ty), mask=exists[k + 1] & stored)
+            current, below = next_current, next_below
         x_ptr += UNROLL * x_step
-        y_row += UNROLL * y_step
-        h += UNROLL * dilation
+        y_ptr += UNROLL * y_step
+        dy_ptr += UNROLL * y_step
+        h += UNROLL * DILATION
 
 
 @triton.jit(do_not_specialize=SIZES)

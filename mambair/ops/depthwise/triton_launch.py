@@ -18,23 +18,14 @@ _BLOCKS = (64, 32, 16)
 _FP32 = torch.float32
 
 
-@dataclass(frozen=True)
-class Tiling:
-    """How a kernel cuts an image.
-
-    values: per thread.  unroll: rows whose loads are under way together.  programs: about as many as keep a large GPU
-    busy; not taken from the GPU at hand, so that the order of sums, and with it every bit, is the same on all.
-    min_rows: of a strip, since a strip reads two rows more than it yields.
-    """
-
-    values: int
-    unroll: int
-    programs: int
-    min_rows: int
-
-
-CONVOLVE = Tiling(values=4, unroll=2, programs=2048, min_rows=8)
-GRADIENTS = Tiling(values=4, unroll=2, programs=768, min_rows=16)
+# Rows whose loads are under way together.
+_UNROLL = 2
+# Of convolve_kernel: the most channels of a thread, which holds nine weights of each, and the rows of a strip.
+_CHANNELS, _ROWS = 4, 8
+# Of gradients_kernel: pixels times channels of a thread, and the least rows of a strip, which reads two more than it
+# yields. About as many programs as keep a large GPU busy; not taken from the GPU at hand, so that the order of sums,
+# and with it every bit, is the same on all.
+_VALUES, _LEAST_ROWS, _PROGRAMS = 4, 16, 768
 
 
 def channels_side_by_side(x: Tensor) -> Tensor:
@@ -80,35 +71,55 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Cut:
-    """An image cut by a tiling: parts (places, each of all channels), grid, sizes and compile-time arguments."""
+    """An image cut for a kernel: grid, sizes, compile-time arguments; of gradients_kernel, how many parts there are."""
 
-    parts: int
-    grid: tuple[int]
+    grid: tuple[int, ...]
     sizes: tuple[int, ...]
     options: dict
+    parts: int = 0
 
 
-def cut_image(image: Image, dilation: int, tiling: Tiling, others_in_groups: tuple[int, ...] = ()) -> Cut:
-    """`others_in_groups`: further sizes that the kernel takes in groups of channels."""
+def convolve_cut(image: Image, dilation: int) -> Cut:
+    """For convolve_kernel."""
+    batch, height, width, channels = image.shape
+    x_image, x_row, x_pixel = image.strides
+    vector = math.gcd(_CHANNELS, channels, *image.strides)
+    pairs = triton.cdiv(width, 2 * dilation) * dilation
+    # Rows of one residue modulo the dilation are neighbours of each other and of no other row.
+    residues, strips = min(dilation, height), triton.cdiv(triton.cdiv(height, dilation), _ROWS)
+    return Cut(
+        # Images come first: CUDA takes 65535 programs at most in the other two dimensions.
+        grid=(batch, triton.cdiv(pairs * (channels // vector), _THREADS), residues * strips),
+        sizes=(height, width, x_image // vector, x_row // vector, strips),
+        options={
+            "C": channels, "X_PIXEL": x_pixel, "DILATION": dilation, "V": vector, "THREADS": _THREADS, "ROWS": _ROWS,
+            "UNROLL": _UNROLL, **_LAUNCH,
+        },
+    )  # fmt: skip
+
+
+def gradients_cut(image: Image, dilation: int, dx_stride: int, dx_channels: int) -> Cut:
+    """For gradients_kernel."""
     batch, height, width, channels = image.shape
     block = _block(channels)
-    vector = math.gcd(8, channels, *image.strides, *others_in_groups)
-    columns = tiling.values * _THREADS // block
+    vector = math.gcd(8, channels, *image.strides, dx_stride, dx_channels)
+    columns = _VALUES * _THREADS // block
     blocks_w, blocks_c = triton.cdiv(width, columns), triton.cdiv(channels, block)
-    # Rows of one residue modulo the dilation are neighbours of each other and of no other row.
     residues, lines = min(dilation, height), triton.cdiv(height, dilation)
     others = batch * residues * blocks_w
-    strips = min(triton.cdiv(tiling.programs, others * blocks_c), max(1, lines // tiling.min_rows))
+    strips = min(triton.cdiv(_PROGRAMS, others * blocks_c), max(1, lines // _LEAST_ROWS))
     rows = triton.cdiv(lines, strips)
     strips = triton.cdiv(lines, rows)
-    groups = tuple(stride // vector for stride in image.strides)
-    more = tuple(size // vector for size in others_in_groups)
+    groups = (size // vector for size in (channels, *image.strides))
     return Cut(
-        parts=others * strips,
         grid=(others * strips * blocks_c,),
-        sizes=(height, width, channels // vector, *groups, dilation, residues, rows, strips, blocks_w, *more),
-        options={"V": vector, "PX": columns, "BC": block, "UNROLL": tiling.unroll, **_LAUNCH},
-    )
+        sizes=(
+            height, width, *groups, dilation, residues, rows, strips, blocks_w, dx_stride // vector,
+            dx_channels // vector,
+        ),
+        options={"V": vector, "PX": columns, "BC": block, "UNROLL": _UNROLL, **_LAUNCH},
+        parts=others * strips,
+    )  # fmt: skip
 
 
 class ConvolutionPlan:
@@ -123,7 +134,7 @@ class ConvolutionPlan:
         channels = image.shape[3]
         self.pack = Copies([transposed(channels, 9, key.weight, _FP32)], device)
         types = (image.dtype, _FP32, bias or _FP32, image.dtype, image.dtype)
-        cut = cut_image(image, key.dilation, CONVOLVE)
+        cut = convolve_cut(image, key.dilation)
         self._convolve, self._slope = (
             PreparedKernel(
                 kernels.convolve_kernel, cut.grid, types, cut.sizes, device,
@@ -132,7 +143,7 @@ class ConvolutionPlan:
             for slope in (False, True)
         )  # fmt: skip
         self._silu = key.silu
-        cut = cut_image(image, key.dilation, GRADIENTS, (key.dx_stride, key.dx_channels))
+        cut = gradients_cut(image, key.dilation, key.dx_stride, key.dx_channels)
         scratch = image.shape if key.silu else (0,)
         self.work = Layout(dy=(scratch, image.dtype), parts=((cut.parts, 10, channels), _FP32))
         self._gradients = PreparedKernel(

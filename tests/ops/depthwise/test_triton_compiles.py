@@ -16,18 +16,20 @@ pytestmark = pytest.mark.skipif(
 )
 
 KERNELS = {
-    "SiLU": (kernels.convolve_kernel, launch.CONVOLVE, {"BIAS": True, "SILU": True, "SLOPE": False}),
-    "slope of SiLU": (kernels.convolve_kernel, launch.CONVOLVE, {"BIAS": False, "SILU": False, "SLOPE": True}),
-    "gradients": (kernels.gradients_kernel, launch.GRADIENTS, {}),
+    "SiLU": (kernels.convolve_kernel, {"BIAS": True, "SILU": True, "SLOPE": False}),
+    "slope of SiLU": (kernels.convolve_kernel, {"BIAS": False, "SILU": False, "SLOPE": True}),
+    "gradients": (kernels.gradients_kernel, {}),
 }
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize(("capability", "kind", "channels"), [(70, "fp16", 72), (90, "bf16", 360), (90, "fp32", 5)])
 def test_compiles(kernel: str, capability: int, kind: str, channels: int) -> None:
-    function, tiling, constants = KERNELS[kernel]
+    function, constants = KERNELS[kernel]
     image = launch.Image.of(torch.empty(2, 64, 64, channels))
-    options = dict(launch.cut_image(image, 1, tiling).options)
+    convolves = function is kernels.convolve_kernel
+    cut = launch.convolve_cut(image, 1) if convolves else launch.gradients_cut(image, 1, channels, channels)
+    options = dict(cut.options)
     warps, _ = options.pop("num_warps"), options.pop("num_stages", None)
     constants = {name: value for name, value in (constants | options).items() if name in function.arg_names}
     types = dict.fromkeys(("x_ptr", "dy_ptr", "y_ptr", "dx_ptr"), f"*{kind}")

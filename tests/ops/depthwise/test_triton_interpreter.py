@@ -12,6 +12,8 @@ LIMITS = {
     "two strips, two blocks of columns": 1e-5,
     "two blocks of channels, no bias": 1e-5,
     "dilation, three strips": 1e-5,
+    "dilation, a strip without rows": 1e-5,
+    "dilation, a column without its pair": 1e-5,
     "dilation with silu, gaps between channels": 1e-5,
     "dilation beyond the image": 1e-5,
     "one pixel": 1e-5,
