@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mambair.ops.direct import may_start_directly
 from mambair.ops.flops import counts_flops
 from mambair.ops.window_attention.bookkeeping import backward_flops, forward_flops, setup_context
 from mambair.ops.window_attention.triton_launch import WindowPlan, sizes_of, window_plan
@@ -19,11 +20,10 @@ __all__ = ["tiles_for", "window_attention_triton"]
 def window_attention_triton(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> Tensor:
     """See `window_attention`. Sums are float32; deterministic."""
     needed = torch.is_grad_enabled() and (qkv.requires_grad or bias_table.requires_grad)
-    if torch.compiler.is_compiling():
+    if not may_start_directly(qkv, bias_table):
         return _attend(qkv, bias_table, window_size, shift, needed)[0]
-    # Called directly, since PyTorch's way from an operator of one's own to its gradients takes the host 0.1 ms more.
     if needed:
-        return _WindowAttention.apply(qkv, bias_table, window_size, shift)
+        return _DirectAttention.apply(qkv, bias_table, window_size, shift)
     return _run(qkv, bias_table, window_size, shift, False)[0]
 
 
@@ -48,8 +48,8 @@ def _run_backward(
         return plan.gradients(dy, qkv.contiguous(), bias, y, norms, d_table if table else None), d_table
 
 
-class _WindowAttention(torch.autograd.Function):
-    """The operator, when nothing is traced."""
+class _DirectAttention(torch.autograd.Function):
+    """The operator for plain calls, see `mambair.ops.direct`."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, bias_table: Tensor, window_size: int, shift: int) -> Tensor:
@@ -60,7 +60,8 @@ class _WindowAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        return _gradients(ctx, _run_backward, dy)
+        # With a graph of its own, a second derivative is asked for: the operator says that it has none.
+        return _gradients(ctx, _attend_backward if torch.is_grad_enabled() else _run_backward, dy)
 
 
 def _gradients(ctx: Any, backward: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -70,7 +71,7 @@ def _gradients(ctx: Any, backward: Any, dy: Tensor) -> tuple[Tensor | None, ...]
 
 @torch.library.custom_op("mambair::window_attention_triton", mutates_args=())
 def _attend(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int, keep: bool) -> tuple[Tensor, Tensor]:
-    """`_run` for tracing."""
+    """`_run`, for what watches calls."""
     return _run(qkv, bias_table, window_size, shift, keep)
 
 
@@ -85,7 +86,7 @@ def _(qkv: Tensor, bias_table: Tensor, window_size: int, shift: int, keep: bool)
 def _attend_backward(
     dy: Tensor, qkv: Tensor, bias_table: Tensor, y: Tensor, norms: Tensor, window_size: int, shift: int, table: bool
 ) -> tuple[Tensor, Tensor]:
-    """`_run_backward` for tracing."""
+    """`_run_backward`, for what watches calls."""
     return _run_backward(dy, qkv, bias_table, y, norms, window_size, shift, table)
 
 

@@ -6,7 +6,14 @@ import pytest
 
 from tests.ops.interpreting import run_interpreted
 
-CASES = ("windows in place", "shifted windows", "blocks of pixels", "smaller blocks", "odd windows, as traced")
+CASES = (
+    "windows in place",
+    "shifted windows",
+    "blocks of pixels",
+    "smaller blocks",
+    "odd windows, as traced",
+    "watched calls",
+)
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
