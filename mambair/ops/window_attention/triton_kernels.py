@@ -11,9 +11,9 @@ count.
     deltas      (n, h, L)      fp32 sum of dy * y over a query's channels
     sums        (G, h, L, L)   fp32 gradients of the scores, summed over a share of the windows
 
-A program treats one head of one window, or some of its queries: scores and probabilities never leave it. All windows
-share the biases, which are spread out once: looked up in the table for every score, they took more instructions than
-everything else. Which pixels may see each other follows from their places: no tensor of masks is ever made.
+A program treats a block of queries or keys of one head: scores and probabilities never leave it. All windows share the
+biases, which are spread out once: looked up in the table for every score, they took more instructions than everything
+else. Which pixels may see each other follows from their places: no tensor of masks is ever made.
 """
 
 import triton
@@ -159,7 +159,7 @@ def query_gradients_kernel(
         v = load_rows(qkv_ptr + 2 * C, pixels, exists, 3 * C, d, BD)
         bias = biases(bias_ptr, p, k_p, L, BL)
         s = scores(q, k, bias, q_region, k_region, scale, SHIFTED, PRECISION)
-        s = tl.where(q_exists[:, None], tl.exp2(s - norm[:, None]), 0.0)
+        s = tl.exp2(s - norm[:, None])
         ds = (s * (tl.dot(dy, tl.trans(v), input_precision=PRECISION) - delta[:, None])).to(q.dtype)
         dq = tl.dot(ds, k, dq, input_precision=PRECISION)
     store_rows(d_qkv_ptr + head * d, dq * (scale / LOG2_E), q_pixels, q_exists, 3 * C, d, BD)
@@ -191,7 +191,7 @@ def key_gradients_kernel(
         delta = tl.load(deltas_ptr + kept + p, mask=exists, other=0.0)
         bias = biases(bias_ptr, p, k_p, L, BL)
         s = scores(q, k, bias, q_region, k_region, scale, SHIFTED, PRECISION)
-        s = tl.where(exists[:, None], tl.exp2(s - norm[:, None]), 0.0)
+        s = tl.exp2(s - norm[:, None])
         dv = tl.dot(tl.trans(s.to(dy.dtype)), dy, dv, input_precision=PRECISION)
         ds = (s * (tl.dot(dy, tl.trans(v), input_precision=PRECISION) - delta[:, None])).to(q.dtype)
         dk = tl.dot(tl.trans(ds), q, dk, input_precision=PRECISION)

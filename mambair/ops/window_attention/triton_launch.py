@@ -12,10 +12,8 @@ from torch import Tensor
 from mambair.ops.launching import PreparedKernel
 from mambair.ops.ss2d.triton_launch import LOG2_E, product_precision
 from mambair.ops.window_attention import triton_kernels as kernels
-from mambair.ops.window_attention.triton_tiles import Tiles, padded_channels, padded_pixels, tiles_for
+from mambair.ops.window_attention.triton_tiles import Tiles, block_warps, padded_channels, padded_pixels, tiles_for
 
-# Warps of the kernels that take blocks of queries and keys: one for 16 queries, since more would compute the same.
-_BLOCK_WARPS = 4
 # Programs that the sums over windows are spread over: two a multiprocessor of a large GPU. With 512 the sums of a light
 # network took as long, and adding up twice the shares longer (H200). Not as many as suit the GPU at hand, so that the
 # order of the sums is the same on all.
@@ -68,55 +66,64 @@ class WindowPlan:
     def __init__(
         self, sizes: Windows, kind: torch.dtype, parameter: torch.dtype, device: torch.device, tiles: Tiles
     ) -> None:
-        self.sizes, self._kind, self._device = sizes, kind, device
-        heads, pixels, places = sizes.heads, sizes.pixels, sizes.places()
+        self.sizes, self._kind, self._parameter, self._device = sizes, kind, parameter, device
         self._bias_type = _FP32 if kind == _FP32 else torch.float16
-        lengths: dict[str, Any] = {"w": sizes.window_size, "L": pixels, "BL": padded_pixels(sizes.window_size)}
-        options = lengths | {
+        self._lengths = {"w": sizes.window_size, "L": sizes.pixels, "BL": padded_pixels(sizes.window_size)}
+        self._options: dict[str, Any] = self._lengths | {
             "d": sizes.channels, "BD": padded_channels(sizes.channels), "SHIFTED": sizes.shift > 0,
             "PRECISION": product_precision(kind, device), "num_stages": 1,
         }  # fmt: skip
+        self._prepare_forward(tiles.forward)
+        self._prepare_gradients(tiles.gradients)
 
-        def prepare(
-            kernel: Any, grid: Sequence[int], types: Sequence[torch.dtype], numbers: Sequence[float], **more: Any
-        ) -> PreparedKernel:
-            return PreparedKernel(kernel, grid, types, numbers, device, more)
-
-        def blocks(size: int) -> tuple[int, int, int]:
-            return heads, sizes.count, triton.cdiv(pixels, size)
-
-        self.spread = prepare(
-            kernels.spread_bias_kernel, (heads, pixels), (parameter, self._bias_type), (sizes.scaled_by**0.5,),
-            **lengths, num_warps=4,
+    def _prepare_forward(self, block: int) -> None:
+        sizes, kind = self.sizes, self._kind
+        parts, options = self._cut(block)
+        self._spread = self._prepare(
+            kernels.spread_bias_kernel, (sizes.heads, sizes.pixels), (self._parameter, self._bias_type),
+            (sizes.scaled_by**0.5,), **self._lengths, num_warps=4,
         )  # fmt: skip
-        block = min(tiles.forward, options["BL"])
-        attend_options = options | {"BQ": block, "BK": block, "num_warps": _BLOCK_WARPS}
-        self.attend_only, self.attend_and_keep = (
-            prepare(
-                kernels.attention_kernel, blocks(block), (kind, self._bias_type, kind, _FP32), places, KEEP=keep,
-                **attend_options,
+        self._attend, self._attend_and_keep = (
+            self._prepare(
+                kernels.attention_kernel, (sizes.heads, sizes.count, parts), (kind, self._bias_type, kind, _FP32),
+                sizes.places(), KEEP=keep, **options,
             )
             for keep in (False, True)
         )  # fmt: skip
-        self.forward_kernels = (self.spread, self.attend_and_keep)
-        block = min(tiles.gradients, options["BL"])
+        self.forward_kernels = (self._spread, self._attend_and_keep)
+
+    def _prepare_gradients(self, block: int) -> None:
+        sizes, kind, places = self.sizes, self._kind, self.sizes.places()
+        parts, options = self._cut(block)
+        grid = sizes.heads, sizes.count, parts
         every = (kind, self._bias_type, kind, kind, _FP32, _FP32, kind)
-        without_y = (kind, self._bias_type, kind, _FP32, _FP32, kind)
-        of_gradients = options | {"BQ": block, "BK": block, "num_warps": _BLOCK_WARPS}
-        self._of_queries = prepare(kernels.query_gradients_kernel, blocks(block), every, places, **of_gradients)
-        self._of_keys = prepare(kernels.key_gradients_kernel, blocks(block), without_y, places, **of_gradients)
-        parts = triton.cdiv(pixels, block) ** 2
-        share = triton.cdiv(sizes.count, max(1, _SUM_PROGRAMS // (heads * parts)))
+        without_y = (kind, self._bias_type, kind, _FP32, _FP32)
+        self._of_queries = self._prepare(kernels.query_gradients_kernel, grid, every, places, **options)
+        self._of_keys = self._prepare(kernels.key_gradients_kernel, grid, (*without_y, kind), places, **options)
+        pairs = parts**2
+        share = triton.cdiv(sizes.count, max(1, _SUM_PROGRAMS // (sizes.heads * pairs)))
         self._shares = triton.cdiv(sizes.count, share)
-        self._sum = prepare(
-            kernels.score_sums_kernel, (heads, parts, self._shares), (*without_y[:-1], _FP32),
-            (*places, sizes.count, share), **of_gradients,
+        self._sum = self._prepare(
+            kernels.score_sums_kernel, (sizes.heads, pairs, self._shares), (*without_y, _FP32),
+            (*places, sizes.count, share), **options,
         )  # fmt: skip
-        self._table = prepare(
-            kernels.table_gradient_kernel, (heads, 2 * sizes.window_size - 1), (_FP32, parameter), (self._shares,),
-            w=sizes.window_size, L=pixels, BW=triton.next_power_of_2(sizes.window_size), num_warps=8,
+        self._table = self._prepare(
+            kernels.table_gradient_kernel, (sizes.heads, 2 * sizes.window_size - 1), (_FP32, self._parameter),
+            (self._shares,), w=sizes.window_size, L=sizes.pixels, BW=triton.next_power_of_2(sizes.window_size),
+            num_warps=8,
         )  # fmt: skip
         self.backward_kernels = (self._of_queries, self._of_keys, self._sum, self._table)
+
+    def _cut(self, block: int) -> tuple[int, dict[str, Any]]:
+        """(parts of a window in blocks of so many pixels, options of the kernels that take them)."""
+        block = min(block, self._lengths["BL"])
+        options = self._options | {"BQ": block, "BK": block, "num_warps": block_warps(block)}
+        return triton.cdiv(self.sizes.pixels, block), options
+
+    def _prepare(
+        self, kernel: Any, grid: Sequence[int], types: Sequence[torch.dtype], numbers: Sequence[float], **options: Any
+    ) -> PreparedKernel:
+        return PreparedKernel(kernel, grid, types, numbers, self._device, options)
 
     def _new(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self._device)
@@ -124,7 +131,7 @@ class WindowPlan:
     def spread_bias(self, table: Tensor) -> Tensor:
         """(h, L, L): every query's and key's bias, in units of products not scaled yet; the table is contiguous."""
         bias = self._new((self.sizes.heads, self.sizes.pixels, self.sizes.pixels), self._bias_type)
-        self.spread(table.data_ptr(), bias.data_ptr())
+        self._spread(table.data_ptr(), bias.data_ptr())
         return bias
 
     def attend(self, qkv: Tensor, bias: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
@@ -132,7 +139,7 @@ class WindowPlan:
         sizes = self.sizes
         y = self._new((*qkv.shape[:3], qkv.shape[3] // 3), self._kind)
         norms = self._new((sizes.count if keep else 0, sizes.heads, sizes.pixels), _FP32)
-        kernel = self.attend_and_keep if keep else self.attend_only
+        kernel = self._attend_and_keep if keep else self._attend
         kernel(qkv.data_ptr(), bias.data_ptr(), y.data_ptr(), norms.data_ptr() if keep else bias.data_ptr())
         return y, norms
 

@@ -8,8 +8,7 @@ import torch
 triton = pytest.importorskip("triton")
 
 from mambair.ops.window_attention import triton_kernels as kernels  # noqa: E402
-from mambair.ops.window_attention.triton_launch import _BLOCK_WARPS  # noqa: E402
-from mambair.ops.window_attention.triton_tiles import Tiles, choose_tiles, padded_channels  # noqa: E402
+from mambair.ops.window_attention.triton_tiles import Tiles, block_warps, choose_tiles, padded_channels  # noqa: E402
 from tests.ops.compiling import compiled  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
@@ -30,13 +29,13 @@ Variants = dict[str, tuple[Any, dict[str, int], int]]
 
 def variants(tiles: Tiles) -> Variants:
     """The kernels with scores that these tiles stand for, their blocks, and their warps."""
-    block = {"BQ": tiles.gradients, "BK": tiles.gradients}
+    block, warps = {"BQ": tiles.gradients, "BK": tiles.gradients}, block_warps(tiles.gradients)
     forward = {"BQ": tiles.forward, "BK": tiles.forward, "KEEP": True}
     return {
-        "attention": (kernels.attention_kernel, forward, _BLOCK_WARPS),
-        "query gradients": (kernels.query_gradients_kernel, block, _BLOCK_WARPS),
-        "key gradients": (kernels.key_gradients_kernel, block, _BLOCK_WARPS),
-        "score sums": (kernels.score_sums_kernel, block, _BLOCK_WARPS),
+        "attention": (kernels.attention_kernel, forward, block_warps(tiles.forward)),
+        "query gradients": (kernels.query_gradients_kernel, block, warps),
+        "key gradients": (kernels.key_gradients_kernel, block, warps),
+        "score sums": (kernels.score_sums_kernel, block, warps),
     }
 
 
@@ -104,7 +103,7 @@ def test_tiles_follow_from_the_memory_there_is(kind: str, channels: int, kibibyt
 
 def test_small_windows_compile() -> None:
     constants = SMALL | {"BQ": 32, "BK": 32, "KEEP": False}
-    assert compiled_for(kernels.attention_kernel, constants, 4, 90, "bf16")["cubin"]
+    assert compiled_for(kernels.attention_kernel, constants, block_warps(32), 90, "bf16")["cubin"]
 
 
 @pytest.mark.parametrize("capability", [70, 90])
