@@ -15,6 +15,8 @@ from mambair.ops.launching import Layout, PreparedKernel
 _THREADS = 128
 _LAUNCH = {"num_warps": _THREADS // 32, "num_stages": 1}
 _BLOCKS = (64, 32, 16)
+# Of the sums over parts: 2.8 us for 360 and for 144 channels, where 128 parts of 32 took 2.9 and 4.0 (H200).
+_SUM = {"BP": 256, "BC": 16, "num_warps": 8, "num_stages": 1}
 _FP32 = torch.float32
 
 
@@ -151,9 +153,8 @@ class ConvolutionPlan:
             device, cut.options,
         )  # fmt: skip
         self._sum = PreparedKernel(
-            kernels.sum_parts_kernel, (triton.cdiv(channels, 32), 9 if bias is None else 10),
-            (_FP32, key.weight, bias or key.weight), (cut.parts, channels), device,
-            {"BP": 128, "BC": 32, "num_warps": 8, "num_stages": 1},
+            kernels.sum_parts_kernel, (triton.cdiv(channels, _SUM["BC"]), 9 if bias is None else 10),
+            (_FP32, key.weight, bias or key.weight), (cut.parts, channels), device, _SUM,
         )  # fmt: skip
         self.forward_kernels = (self.pack.kernel, self._convolve)
         self.backward_kernels = (*((self._slope,) if key.silu else ()), self._gradients, self._sum)

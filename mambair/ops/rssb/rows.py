@@ -24,16 +24,24 @@ _SUM_TILE, _SUM_WARPS = 1024, 2
 # Channels for which the LayerNorm's backward pass takes one warp: 22 instead of 24 us for a classic block, 20 instead
 # of 23 for the U-Net's second level. With fewer it would take 44 instead of 37 (H200), with 1024 it would spill.
 _ONE_WARP = range(65, 257)
+# Parts and channels at a time of the kernel that sums parts, and its warps: 2.4 us for 1024 parts instead of the 4.5 of
+# 128 and 32 (H200). Eight channels are 32 bytes, the least that memory gives; so few make many programs.
+_PARTS, _CHANNELS, _PARTS_WARPS = 512, 8, 8
 # Of the channel attention's sums and products, and their warps.
 _ATTENTION_TILE, _ATTENTION_WARPS = 2048, 4
+# At most, of the program that adds an image's shares forward. Of a classic image of 256x256 it takes 7.4 us instead of
+# 13.9 so (H200); backward, where it adds two sums, nothing was gained.
+_MAX_SHARES_TILE = 4 * _ATTENTION_TILE
 # Programs that sum over all pixels, about: four a multiprocessor of a large GPU. Not taken from the GPU at hand, so
 # that the order of sums, and with it every bit, is the same on all.
 _PROGRAMS = 528
 # Of the gate's and the LayerNorm's backward passes, twice as many: of the gate 31 instead of 47 us for a classic block,
 # 28 instead of 40 for a light one, whose LayerNorm takes 25 instead of 30 (H200).
 MANY_PROGRAMS = 2 * _PROGRAMS
-# Shares an image is summed in, by how many there are.
-_SHARES = 264
+# Shares that the channel attention cuts all images into, at most. But the sums of an image, which one program adds, are
+# no more than so many values, and a share has as many as pay for a program: the fastest in all shapes of
+# docs/development/kernels.md, "Sums over parts".
+_SHARES, _SUMMED_VALUES, _SHARE_VALUES = 528, 65536, 16384
 _FP32 = torch.float32
 
 
@@ -46,6 +54,13 @@ def _tile(width: int, values: int, warps: int) -> dict[str, int]:
     """Rows and channels of a program's tile of so many values, a row at least."""
     block = triton.next_power_of_2(width)
     return {"BR": max(1, values // block), "BC": block, "num_warps": warps}
+
+
+def _shares_tile(shares: int, block: int) -> dict[str, int]:
+    """Of the program that adds an image's shares, each `block` channels: about a quarter of them at a time."""
+    quarter = triton.next_power_of_2(shares * block) // 4
+    values = min(max(quarter, _ATTENTION_TILE), _MAX_SHARES_TILE)
+    return {"BK": max(1, values // block), "num_warps": values // _WARP_VALUES}
 
 
 @dataclass(frozen=True)
@@ -161,10 +176,17 @@ class Rows:
         programs: int = _PROGRAMS,
     ) -> PreparedKernel:  # fmt: skip
         """parts, then `count` sums of three, of parts that have `stride`; the others may be any address."""
-        options = {"C": channels, "ROWS": stride or count, "BP": 128, "BC": 32, "num_warps": 8, "num_stages": 1}
-        grid = (triton.cdiv(channels, 32), count)
+        tile = {"BP": _PARTS, "BC": _CHANNELS, "num_warps": _PARTS_WARPS, "num_stages": 1}
+        options = {"C": channels, "ROWS": stride or count, **tile}
+        grid = (triton.cdiv(channels, _CHANNELS), count)
         types = (_FP32, parameter, parameter, parameter)
         return PreparedKernel(rows.sum_parts_kernel, grid, types, (self.parts(width, programs),), self.device, options)
+
+
+def _share_of(rows: Rows, step: int, block: int) -> int:
+    """Pixels of an image, in steps, that a program of the channel attention sums; `block` values each."""
+    shares = min(_SHARES // rows.images, _SUMMED_VALUES // block, rows.pixels * block // _SHARE_VALUES)
+    return triton.cdiv(rows.pixels, max(1, shares) * step) * step
 
 
 class Attention:
@@ -175,7 +197,7 @@ class Attention:
         d_out: Dtype,
     ) -> None:  # fmt: skip
         tile = _tile(width, _ATTENTION_TILE, _ATTENTION_WARPS)
-        share = triton.cdiv(pixels.pixels, max(1, _SHARES // pixels.images) * tile["BR"]) * tile["BR"]
+        share = _share_of(pixels, tile["BR"], tile["BC"])
         chunks = triton.cdiv(pixels.pixels, share)
         images, device = pixels.images, pixels.device
         self.sums = (images, chunks, channels), _FP32
@@ -197,7 +219,7 @@ class Attention:
         weights = (parameter,) * 4
         self.weigh = PreparedKernel(
             attention.attention_kernel, (images,), (_FP32, parameter, *weights, _FP32, _FP32, _FP32),
-            (chunks, pixels.pixels), device, sizes | flag,
+            (chunks, pixels.pixels), device, sizes | flag | _shares_tile(chunks, block),
         )  # fmt: skip
         """sums, bias, w1, b1, w2, b2, means, hidden, scale."""
         self.weigh_backward = PreparedKernel(

@@ -164,7 +164,9 @@ class _AxisBackward:
         numbers = (
             parts, shape.channels, launch.padded_channels, rows, part, *strides, shape.groups, *launch.which,
         )  # fmt: skip
-        options = {"LOGS": logs, "BC": 128, "BE": WARP, "num_warps": 4, "num_stages": 1}
+        # A classic block's 64 parts of weights take 2.3 us instead of 2.5 so, its 88 of A 2.9 instead of 3.1 (H200).
+        block = 64 if parts <= 64 else 128
+        options = {"LOGS": logs, "BC": block, "BE": WARP, "num_warps": 4, "num_stages": 1}
         grid = (launch.channel_blocks, rows, launch.slots)
         return self._kernel(projections.sum_rows_kernel, grid, (_FP32,) * 4, numbers, options)
 

@@ -51,6 +51,10 @@ def test_wide_kernels_compile(kernel: str, capability: int, kind: str, vector: i
     assert compiled(function, constants | {"V": vector}, types, capability, 4)["cubin"]
 
 
+def test_sums_compile() -> None:
+    assert compiled(kernels.sum_parts_kernel, {"BP": 256, "BC": 16}, {}, 70, 8)["cubin"]
+
+
 def test_wide_sums_compile() -> None:
     constants = {"KK": 25, "BP": 64, "BC": 32}
     assert compiled(wide_kernels.sum_parts_kernel, constants, {}, 90, 4)["cubin"]

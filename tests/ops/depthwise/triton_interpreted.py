@@ -28,6 +28,18 @@ def errors(
     return {name: relative_error(results[name], truth[name]) for name in truth}
 
 
+def sum_errors(*, parts: int, channels: int) -> dict[str, float]:
+    """Of the weight's and the bias's gradients, from as many parts as an image of a pixel each leaves."""
+    image = triton_launch.Image.of(torch.empty(parts, 1, 1, channels))
+    key = triton_launch.Convolution(image, torch.float32, torch.float32, 1, False, channels, channels)
+    source = torch.randn(parts, 10, channels, generator=torch.Generator().manual_seed(parts), dtype=torch.float64)
+    weight, bias = torch.full((channels, 9), torch.nan), torch.full((channels,), torch.nan)
+    single, plan = source.float(), triton_launch.ConvolutionPlan(key, torch.device("cpu"))
+    plan._sum(single.data_ptr(), weight.data_ptr(), bias.data_ptr())
+    exact = source.sum(0)
+    return {"weight": relative_error(weight, exact[:9].T), "bias": relative_error(bias, exact[9])}
+
+
 def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     yield "silu, slice of a wider tensor", errors(silu=True, layout=as_slice)
     yield "two strips, two blocks of columns", errors(batch=1, height=9, width=35, silu=True)
@@ -39,6 +51,8 @@ def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     yield "dilation beyond the image", errors(batch=1, height=2, width=3, dilation=4, silu=True, bias=False)
     yield "one pixel", errors(height=1, width=1, channels=5, silu=True)
     yield "one channel", errors(channels=1, silu=True)
+    yield "more parts than are summed at a time", sum_errors(parts=515, channels=17)
+    yield "few parts", sum_errors(parts=3, channels=32)
     yield "5x5, slice of a wider tensor", errors(size=5, layout=as_slice)
     yield "5x5, shares of tiles, no bias", errors(size=5, batch=1, height=9, width=35, bias=False)
     yield "7x7 with dilation and silu", errors(size=7, batch=1, channels=35, height=4, dilation=2, silu=True)

@@ -1,6 +1,7 @@
 """The kernels of a block's halves compile for old and new GPUs, which needs none. The interpreter accepts more."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,10 +9,12 @@ import torch
 triton = pytest.importorskip("triton")
 
 from mambair.ops import triton_copies as copies  # noqa: E402
+from mambair.ops.launching import PreparedKernel  # noqa: E402
 from mambair.ops.rssb import triton_attention as attention  # noqa: E402
 from mambair.ops.rssb import triton_rows as rows  # noqa: E402
 from mambair.ops.rssb import triton_weights as weights  # noqa: E402
 from mambair.ops.rssb.local_key import LocalHalf  # noqa: E402
+from mambair.ops.rssb.rows import MANY_PROGRAMS, Attention, Rows  # noqa: E402
 from mambair.ops.rssb.weights import OwnWeights, weight_gradients  # noqa: E402
 from tests.ops.compiling import compiled, stack_bytes  # noqa: E402
 
@@ -24,7 +27,8 @@ TILE = {"BR": 8, "BC": 256}
 SIZES = {"C": 180, "CP": 184}
 GATE = {"C": 72, "CP": 72, "ZS": 144, "EPS": 1e-5, "BR": 16, "BC": 128}
 GELU = {"C": 60, "US": 64, "CP": 64, "BR": 32, "BC": 64}
-SUM_WEIGHTS = {"C": 180, "J": 60, "BJ": 64, "BR": 16, "BK": 16, "BP": 128}
+SUM_WEIGHTS = {"C": 180, "J": 60, "BJ": 64, "BR": 4, "BK": 16, "BP": 512}
+POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 SMALL = {"C": 180, "S": 6, "BS": 8}
 
 # Types of pointers that are not fp32: those that products read and write.
@@ -46,7 +50,7 @@ KERNELS = {
     "gelu_backward": (rows.gelu_backward_kernel, GELU | {"BIAS": True}, 4),
     "add_skip": (rows.add_skip_kernel, SIZES | TILE | {"SCALE": "channel", "BIAS": True}, 4),
     "to_branch": (rows.to_branch_kernel, SIZES | TILE | {"SCALE": "image"}, 4),
-    "sum_parts": (rows.sum_parts_kernel, {"C": 180, "ROWS": 3, "BP": 128, "BC": 32}, 8),
+    "sum_parts": (rows.sum_parts_kernel, {"C": 180, "ROWS": 3, "BP": 512, "BC": 8}, 8),
     "sums": (attention.sums_kernel, SIZES | TILE, 4),
     "gradient_sums": (attention.gradient_sums_kernel, SIZES | TILE | {"BIAS": True}, 4),
     "attention": (attention.attention_kernel, SMALL | {"BIAS": True, "BK": 8, "BC": 256}, 4),
@@ -65,6 +69,26 @@ def test_compiles(kernel: str, capability: int, kind: str) -> None:
     assert compiled(function, constants, types, capability, warps)["cubin"]
 
 
+def compiled_as_prepared(prepared: PreparedKernel, capability: int) -> dict[str, Any]:
+    """With the types and constants that it is started with."""
+    kernel, dtypes, options, _ = prepared.variant
+    constants = dict(options)
+    warps, stages = constants.pop("num_warps"), constants.pop("num_stages", 3)
+    types = {name: POINTERS[dtype] for name, dtype in zip(kernel.arg_names, dtypes, strict=False)}
+    return compiled(kernel, constants, types, capability, warps, stages)
+
+
+@pytest.mark.parametrize("C", [60, 180, 768])
+@pytest.mark.parametrize(("images", "pixels"), [(16, 4096), (4, 4096), (1, 65536)])
+def test_sums_fit_in_registers(images: int, pixels: int, C: int, tmp_path: Path) -> None:
+    """Whatever the tile, which depends on how much there is to sum."""
+    rows, (fp32, bf16) = Rows(images, pixels, torch.device("cpu")), (torch.float32, torch.bfloat16)
+    attention = Attention(rows, C, C // 30, C, True, bf16, fp32, fp32)
+    sums = rows.sum_parts(C, C, 3, fp32, programs=MANY_PROGRAMS)
+    for prepared in (sums, attention.sum, attention.sum_gradients, attention.weigh, attention.weigh_backward):
+        assert stack_bytes(compiled_as_prepared(prepared, 90)["cubin"], tmp_path) == 0
+
+
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("C", "J"), [(180, 60), (48, 16), (96, 32), (192, 64)])
 @pytest.mark.parametrize(("capability", "shared_memory"), [(80, 99), (90, 227), (120, 99)])
@@ -75,12 +99,7 @@ def test_weight_parts_fit(
     key = LocalHalf(False, 4, 64, 64, C, J, 2, torch.float32, kind, torch.float32, 1e-5, torch.device("cpu"))
     own = weight_gradients(key)
     assert isinstance(own, OwnWeights)
-    kernel, _, options, _ = own.multiply.variant
-    constants = dict(options)
-    warps, stages = constants.pop("num_warps"), constants.pop("num_stages")
-    name = "*bf16" if kind == torch.bfloat16 else "*fp16"
-    types = {pointer: name for pointer in kernel.arg_names if "wide" in pointer or "narrow" in pointer}
-    found = compiled(kernel, constants, types, capability, warps, stages)
+    found = compiled_as_prepared(own.multiply, capability)
     assert stack_bytes(found["cubin"], tmp_path) == 0
     assert found["shared memory"] <= shared_memory * 1024
     assert "cp.async.cg" in found["ptx"]

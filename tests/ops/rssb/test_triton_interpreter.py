@@ -6,6 +6,7 @@ import pytest
 
 from mambair.ops.backends import ENVIRONMENT_VARIABLE
 from tests.ops.interpreting import run_interpreted
+from tests.ops.rssb.sum_cases import ATTENTIONS, SUMS
 
 LIMITS = {
     "scan": 1e-5,
@@ -22,6 +23,9 @@ LIMITS = {
     "weights, three taps in places for four": 1e-5,
     "weights, one row": 1e-5,
     "weights, one column": 1e-5,
+    "weights, sums of many parts": 1e-5,
+    **{f"sums {sizes}": 1e-5 for sizes in SUMS},
+    **{f"attention {sizes}": 1e-5 for sizes in ATTENTIONS},
 }
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")

@@ -17,9 +17,10 @@ from mambair.ops.backends import ENVIRONMENT_VARIABLE
 from mambair.ops.rssb import interface
 from mambair.ops.rssb.weights import Tile
 from tests.ops.cases import relative_error
-from tests.ops.rssb.weight_cases import both_outcomes, tile_of
+from tests.ops.rssb import sum_cases
+from tests.ops.rssb.weight_cases import both_outcomes, sums_outcomes, tile_of
 
-HALF = torch.float16
+HALF, CPU = torch.float16, torch.device("cpu")
 
 
 def random_block(channels: int, seed: int = 0, **options) -> RSSB:
@@ -89,7 +90,11 @@ def case(
 
 def weights_case(shape: tuple[int, int, int], C: int, J: int, tile: Tile | None = None) -> dict[str, float]:
     tile = tile or tile_of(C, J, HALF)
-    found, expected = both_outcomes(shape, C, J, HALF, torch.float32, torch.device("cpu"), tile)
+    return errors(both_outcomes(shape, C, J, HALF, torch.float32, CPU, tile))
+
+
+def errors(outcomes: tuple[dict[str, Tensor], dict[str, Tensor]]) -> dict[str, float]:
+    found, expected = outcomes
     return {name: relative_error(found[name], expected[name]) for name in expected}
 
 
@@ -115,6 +120,11 @@ def all_cases() -> Iterator[tuple[str, dict[str, float]]]:
     yield "weights, three taps in places for four", weights_case((2, 5, 9), 37, 11, small)
     yield "weights, one row", weights_case((1, 1, 5), 20, 17, small)
     yield "weights, one column", weights_case((2, 6, 1), 20, 17, small)
+    yield "weights, sums of many parts", errors(sums_outcomes((1, 160, 103), 20, 17, CPU, small))
+    for sizes in sum_cases.SUMS:
+        yield f"sums {sizes}", errors(sum_cases.sums(*sizes, CPU))
+    for sizes in sum_cases.ATTENTIONS:
+        yield f"attention {sizes}", errors(sum_cases.attention(*sizes, CPU))
 
 
 print(json.dumps(dict(all_cases())))

@@ -53,3 +53,28 @@ def both_outcomes(
         "first_bias": parts.double().sum(0),
     }
     return {name: getattr(d, name) for name in NAMES}, expected
+
+
+def sums_outcomes(
+    shape: tuple[int, int, int], C: int, J: int, device: torch.device, tile: Tile
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(found, expected) of the kernel that sums the parts, of random parts, as for images (B, H, W)."""
+    key = LocalHalf(False, *shape, C, J, 4, torch.float32, torch.float16, torch.float32, 1e-5, device)
+    own, block = OwnWeights(key, tile), max(16, 1 << (J - 1).bit_length())
+    count = own.work.size // (2 * 9 * C * block * 4)
+    generator = torch.Generator().manual_seed(count)
+    parts = torch.randn(count, 2, 9, C, block, generator=generator, dtype=torch.float64)
+    bias_parts = torch.randn(key.rows.parts(padded(J, torch.float16)), J, generator=generator, dtype=torch.float64)
+    first, second = parts[..., :J].sum(0)
+    expected = {
+        "first_weight": first.flip(0).permute(2, 1, 0).reshape(J, C, 3, 3),
+        "second_weight": second.permute(1, 2, 0).reshape(C, J, 3, 3),
+        "first_bias": bias_parts.sum(0),
+    }
+    found = {
+        name: torch.full(tensor.shape, torch.nan, dtype=torch.float32, device=device)
+        for name, tensor in expected.items()
+    }
+    sources = [parts.to(device, torch.float32), bias_parts.to(device, torch.float32)]
+    own.sum(*(tensor.data_ptr() for tensor in (*sources, *found.values())))
+    return found, expected
