@@ -133,7 +133,10 @@ class PaddedConv2d(nn.Conv2d):
         assert self.bias is not None
         weight = F.pad(self.weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
         x = F.pad(x, (0, 0, 0, 0, 0, more_in))
-        return F.conv2d(x, weight, F.pad(self.bias, (0, more_out)), padding=1)[:, : self.out_channels]
+        x = F.conv2d(x, weight, F.pad(self.bias, (0, more_out)), padding=1)
+        # With channels as the last dimension, since a cut's gradient comes contiguous: with channels as the first it is
+        # turned for that, and turned back for the convolution.
+        return channels_first(channels_last(x)[..., : self.out_channels])
 
 
 class DepthwiseConv2d(nn.Conv2d):

@@ -39,3 +39,18 @@ def test_padding_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert asked == [5, 11]
     for found, wanted in zip(padded, expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-13)
+
+
+def test_gradients_of_convolutions_keep_channels_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise every convolution's gradient is turned twice."""
+    arrived, convolve = [], torch.nn.functional.conv2d
+
+    def watched(*arguments, **options) -> Tensor:
+        y = convolve(*arguments, **options)
+        y.register_hook(lambda gradient: arrived.append(gradient.is_contiguous(memory_format=torch.channels_last)))
+        return y
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", watched)
+    monkeypatch.setattr(layers, "channel_padding", lambda x, channels: -channels % 8)
+    outputs(PaddedConv2d(5, 11), torch.randn(2, 6, 7, 5))
+    assert arrived == [True]
