@@ -37,7 +37,7 @@ def both_outcomes(
     narrow = [random_image(shape, J, dtype, device) for _ in range(2)]
     wide[1], narrow[1] = wide[1].flip(2), narrow[1].flip(3)
     wide[1], narrow[1] = (each.contiguous(memory_format=torch.channels_last) for each in (wide[1], narrow[1]))
-    parts = torch.randn(key.rows.parts(padded(J, dtype)), J, device=device)
+    parts = torch.randn(key.rows.parts(padded(J, dtype)), J, generator=torch.Generator().manual_seed(J)).to(device)
     empty = torch.empty(0, device=device)
 
     def poisoned(*sizes: int) -> Tensor:

@@ -86,7 +86,7 @@ def test_smaller_tiles_compile_into_what_they_are_said_to_need(tiles: Tiles, kin
     [
         ("bf16", BASE, 227, Tiles(64, 64)),
         ("bf16", BASE, 48, Tiles(64, 64)),
-        ("bf16", BASE, 44, Tiles(32, 32)),
+        ("bf16", BASE, 44, Tiles(64, 32)),
         ("bf16", 64, 99, Tiles(64, 64)),
         ("fp32", LIGHT, 64, Tiles(64, 64)),
         ("fp32", BASE, 99, Tiles(64, 64)),
@@ -99,6 +99,13 @@ def test_smaller_tiles_compile_into_what_they_are_said_to_need(tiles: Tiles, kin
 def test_tiles_follow_from_the_memory_there_is(kind: str, channels: int, kibibytes: int, expected: Tiles) -> None:
     assert choose_tiles(16, channels, TYPES[kind], kibibytes * 1024) == expected
     assert choose_tiles(17, channels, TYPES[kind], kibibytes * 1024) is None
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("window", [5, 7, 9, 12, 15])
+def test_windows_that_do_not_fill_blocks_of_64_take_smaller_ones(window: int, kind: str) -> None:
+    assert choose_tiles(window, LIGHT, TYPES[kind], 227 * 1024) == Tiles(64, 32)
+    assert choose_tiles(8, LIGHT, TYPES[kind], 227 * 1024) == Tiles(64, 64)
 
 
 def test_small_windows_compile() -> None:

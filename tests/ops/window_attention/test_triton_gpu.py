@@ -20,6 +20,9 @@ SIZES = [
     {"height": 16, "width": 16, "window": 16, "heads": 4, "channels": 33},
     {"batch": 3, "height": 10, "width": 15, "window": 5, "heads": 1, "channels": 7},
     {"height": 18, "width": 9, "window": 9, "heads": 3, "channels": 16},
+    {"height": 11, "width": 22, "window": 11, "heads": 2, "channels": 12},
+    {"height": 8, "width": 24, "window": 8, "heads": 2, "channels": 12},
+    {"height": 15, "width": 15, "window": 15, "heads": 2, "channels": 29},
 ]
 
 
