@@ -6,9 +6,10 @@ import errno
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.connection import wait
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
@@ -28,6 +29,9 @@ from mambair.options.schema import TestOptions, TrainOptions
 from mambair.runtime.distributed import ProcessGroup
 
 logger = logging.getLogger(__name__)
+
+# What the system sends where the memory that processes share is used up; Windows has no such signal.
+_BUS_ERROR = getattr(signal, "SIGBUS", None)
 
 Batch = dict[str, Any]
 
@@ -81,6 +85,7 @@ class TrainLoader:
         # Shared with the workers, without a lock since they read it in a signal handler.
         self._closing = RawValue(ctypes.c_bool, False)
         self._batches: Iterator[Batch | LoadingFailed] | None = None
+        self._workers: list[Any] = []
         self._loader = DataLoader(
             dataset,
             batch_sampler=DrawSampler(schedule, rank, start_iter, total_iter),
@@ -102,11 +107,12 @@ class TrainLoader:
         if is_short_of_shared_memory(error):
             raise too_little_shared_memory() from error
         if error is not None and is_worker_death(error):
-            raise worker_died(error) from error
+            raise worker_died(error, self._workers) from error
 
     def __iter__(self) -> Iterator[LoadedStep]:
         self._closing.value = False
         self._batches = iter(self._loader)
+        self._workers = list(getattr(self._batches, "_workers", ()))
         # At its end the interpreter sends workers a SIGTERM and waits for them: they must heed it by then.
         atexit.register(self.close)
         try:
@@ -133,7 +139,7 @@ class TrainLoader:
         try:
             batch = next(self._batches)
         except (ConnectionError, EOFError, FileNotFoundError) as error:  # it died while it handed over a batch
-            raise worker_died(error) from error
+            raise worker_died(error, self._workers) from error
         if isinstance(batch, LoadingFailed):
             raise UserError(batch.message)
         self.bad_files.add(batch.pop(BAD_SAMPLES))
@@ -163,8 +169,12 @@ def too_little_shared_memory() -> UserError:
     )
 
 
-def worker_died(error: BaseException) -> UserError:
-    """What the user is told then."""
+def worker_died(error: BaseException, workers: Sequence[Any]) -> UserError:
+    """What the user is told then, by what the system says of the processes: torch may know only that one ended."""
+    if workers:
+        wait([worker.sentinel for worker in workers], timeout=1)  # the one that died may be about to
+    if _BUS_ERROR is not None and any(worker.exitcode == -_BUS_ERROR for worker in workers):
+        return too_little_shared_memory()
     return UserError(
         f"a data loader process died ({error}); if the machine ran out of memory, lower "
         "datasets.train.num_worker_per_gpu"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils import signal_handling
 
 from mambair.data.augmentations import AugmentationChain, ChannelShuffle
 from mambair.data.loaders import TrainLoader, to_device
@@ -176,9 +177,9 @@ def test_a_folder_that_is_gone_ends_the_run_without_traceback(folder: Path, work
 
 
 class FaultyDataset:
-    """Raises, or ends its process, at the third sample."""
+    """Raises, or sends its process the signal `kill`, at the third sample."""
 
-    def __init__(self, kill: bool) -> None:
+    def __init__(self, kill: signal.Signals | None = None) -> None:
         self.kill = kill
 
     def __len__(self) -> int:
@@ -187,25 +188,36 @@ class FaultyDataset:
     def sample(self, index: int, rng: np.random.Generator) -> dict:
         if index == 3:
             if self.kill:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), self.kill)
             raise ZeroDivisionError("a mistake of ours")
         return {"lq": torch.zeros(1), "lq_path": "", "gt_path": ""}
 
 
-def faulty_loader(kill: bool) -> TrainLoader:
+def faulty_loader(kill: signal.Signals | None = None) -> TrainLoader:
     seeded = SeededDataset(FaultyDataset(kill), 0, shuffle=False)
     return TrainLoader(seeded, DrawSchedule([Stage(0, plan_batch(8, 1, 8), None)]), total_iter=2, num_workers=1)
 
 
 def test_an_exception_in_a_worker_comes_with_its_traceback() -> None:
-    with faulty_loader(kill=False) as loader, pytest.raises(ZeroDivisionError, match="a mistake of ours") as raised:
+    with faulty_loader() as loader, pytest.raises(ZeroDivisionError, match="a mistake of ours") as raised:
         next(iter(loader))
     assert "in sample" in str(raised.value)
     assert "Original Traceback" in str(raised.value)
 
 
-def test_a_killed_worker_is_reported_with_a_remedy() -> None:
-    with pytest.raises(UserError, match=r"loader process died.*num_worker_per_gpu"), faulty_loader(kill=True) as loader:
+@pytest.mark.parametrize("torch_knows", [True, False])
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(signal.SIGKILL, r"loader process died.*num_worker_per_gpu"), (signal.SIGBUS, r"shared memory.*--shm-size")],
+)
+def test_a_killed_worker_is_reported_with_a_remedy(
+    number: signal.Signals, remedy: str, torch_knows: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where torch finds the worker gone before it hears of its end, and says nothing of the signal."""
+    if not torch_knows:
+        monkeypatch.setattr(signal_handling, "_set_worker_pids", lambda *_: None)
+        monkeypatch.setattr(signal_handling, "_remove_worker_pids", lambda *_: None)
+    with pytest.raises(UserError, match=remedy), faulty_loader(number) as loader:
         next(iter(loader))
 
 
@@ -220,7 +232,7 @@ class SignalledDataset(FaultyDataset):
 
 
 def test_workers_survive_the_signals_that_ask_a_run_to_stop() -> None:
-    seeded = SeededDataset(SignalledDataset(False), 0, shuffle=False)
+    seeded = SeededDataset(SignalledDataset(), 0, shuffle=False)
     loader = TrainLoader(seeded, DrawSchedule([Stage(0, plan_batch(8, 1, 8), None)]), total_iter=1, num_workers=1)
     with loader:
         assert len(list(loader)) == 1
@@ -235,7 +247,7 @@ class ThreadCountDataset(FaultyDataset):
 
 def test_workers_use_one_thread_each() -> None:
     schedule = DrawSchedule([Stage(0, plan_batch(2, 1, 2), None)])
-    with TrainLoader(SeededDataset(ThreadCountDataset(False), 0), schedule, total_iter=1, num_workers=1) as loader:
+    with TrainLoader(SeededDataset(ThreadCountDataset(), 0), schedule, total_iter=1, num_workers=1) as loader:
         (step,) = loader
     assert step.micro_batches[0].content["lq"].unique().tolist() == [1]
 
@@ -255,6 +267,7 @@ ABANDONED = """
 import sys
 import numpy as np
 import torch
+from torch.utils.data._utils import signal_handling
 from mambair.data.loaders import TrainLoader
 from mambair.data.samplers import DrawSchedule, Stage, plan_batch
 from mambair.data.seeded_dataset import SeededDataset
