@@ -81,15 +81,19 @@ def sigmoid(v):
     return root * root
 
 
-@triton.jit(do_not_specialize=LINES)
+@triton.jit(do_not_specialize=[*LINES, "across", "down"])
 def convolve_kernel(
-    x_ptr, weight_ptr, bias_ptr, dy_ptr, y_ptr, H, W, x_image, x_row, strips,
+    x_ptr, weight_ptr, bias_ptr, dy_ptr, y_ptr, H, W, x_image, x_row, strips, across, down,
     C: tl.constexpr, X_PIXEL: tl.constexpr, DILATION: tl.constexpr, V: tl.constexpr, THREADS: tl.constexpr,
     ROWS: tl.constexpr, UNROLL: tl.constexpr, BIAS: tl.constexpr, SILU: tl.constexpr, SLOPE: tl.constexpr,
 ):  # fmt: skip
-    """y = convolution + bias. SILU: its SiLU. SLOPE: dy times the slope of SiLU there. X_PIXEL: counted in channels."""
+    """y = convolution + bias. SILU: its SiLU. SLOPE: dy times the slope of SiLU there. X_PIXEL: counted in channels.
+
+    A line is shared among `across` programs; an image has `down` strips, with those of all residues.
+    """
     GROUPS: tl.constexpr = C // V
-    thread = tl.program_id(1) * THREADS + tl.arange(0, THREADS)[:, None]
+    program = tl.program_id(0)
+    thread = program % across * THREADS + tl.arange(0, THREADS)[:, None]
     c = thread % GROUPS * V + tl.arange(0, V)[None, :]
     pair = thread // GROUPS
     w = pair // DILATION * (2 * DILATION) + pair % DILATION
@@ -100,8 +104,9 @@ def convolve_kernel(
     bias = tl.zeros([THREADS, V], tl.float32)
     if BIAS:
         bias += tl.load(bias_ptr + c).to(tl.float32)
-    b = tl.program_id(0).to(tl.int64)
-    residue, skipped = tl.program_id(2) // strips, tl.program_id(2) % strips * ROWS
+    b = (program // (across * down)).to(tl.int64)
+    strip = program // across % down
+    residue, skipped = strip // strips, strip % strips * ROWS
     count = tl.minimum(ROWS, (H - residue + DILATION - 1) // DILATION - skipped)
     h = residue + (skipped - 1) * DILATION
     x_ptr += (b * x_image + h.to(tl.int64) * x_row) * V + (w * X_PIXEL + c)

@@ -89,10 +89,10 @@ def convolve_cut(image: Image, dilation: int) -> Cut:
     pairs = triton.cdiv(width, 2 * dilation) * dilation
     # Rows of one residue modulo the dilation are neighbours of each other and of no other row.
     residues, strips = min(dilation, height), triton.cdiv(triton.cdiv(height, dilation), _ROWS)
+    across, down = triton.cdiv(pairs * (channels // vector), _THREADS), residues * strips
     return Cut(
-        # Images come first: CUDA takes 65535 programs at most in the other two dimensions.
-        grid=(batch, triton.cdiv(pairs * (channels // vector), _THREADS), residues * strips),
-        sizes=(height, width, x_image // vector, x_row // vector, strips),
+        grid=(across * down * batch,),  # in the one dimension in which CUDA takes more than 65535 programs
+        sizes=(height, width, x_image // vector, x_row // vector, strips, across, down),
         options={
             "C": channels, "X_PIXEL": x_pixel, "DILATION": dilation, "V": vector, "THREADS": _THREADS, "ROWS": _ROWS,
             "UNROLL": _UNROLL, **_LAUNCH,
