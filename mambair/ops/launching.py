@@ -103,7 +103,7 @@ class PreparedKernel:
         options: the compile-time arguments, and num_warps, num_stages, maxnreg.
     """
 
-    __slots__ = ("_device", "_grid", "_kernel", "_numbers", "_options", "_ready", "_tail", "_types", "variant")
+    __slots__ = ("_device", "_kernel", "_numbers", "_options", "_ready", "_tail", "_types", "grid", "variant")
 
     def __init__(
         self,
@@ -114,7 +114,9 @@ class PreparedKernel:
         device: torch.device,
         options: Mapping[str, Any],
     ) -> None:
-        self._kernel, self._grid = kernel, (*grid, 1, 1)[:3]
+        self._kernel = kernel
+        self.grid = (*grid, 1, 1)[:3]
+        """Programs in each dimension; CUDA takes 2^31 - 1, 65535 and 65535."""
         self._types, self._numbers, self._options = tuple(types), tuple(numbers), dict(options)
         constants = kernel.arg_names[len(self._types) + len(self._numbers) :]
         self._tail = (*self._numbers, *(self._options[name] for name in constants))
@@ -125,7 +127,7 @@ class PreparedKernel:
 
     def compile(self) -> None:
         """Compile the kernel, or read it from Triton's cache, and load it onto the current device."""
-        compiled = self._kernel.warmup(*self._types, *self._numbers, grid=self._grid, **self._options)
+        compiled = self._kernel.warmup(*self._types, *self._numbers, grid=self.grid, **self._options)
         run = compiled.run  # makes what starts it, and loads it
         self._ready = run, (compiled.function, compiled.packed_metadata, None, None, None)
 
@@ -142,12 +144,12 @@ class PreparedKernel:
             self._start_plainly(pointers)
             return
         run, fixed = ready
-        run(*self._grid, torch._C._cuda_getCurrentRawStream(self._device), *fixed, *pointers, *self._tail)
+        run(*self.grid, torch._C._cuda_getCurrentRawStream(self._device), *fixed, *pointers, *self._tail)
 
     def _start_first(self, pointers: Sequence[int]) -> None:
         if isinstance(self._kernel, InterpretedFunction):
             tensors = [_tensor_at(pointer, dtype) for pointer, dtype in zip(pointers, self._types, strict=True)]
-            self._kernel[self._grid](*tensors, *self._numbers, **self._options)
+            self._kernel[self.grid](*tensors, *self._numbers, **self._options)
         elif starts_directly():
             self.compile()
             self(*pointers)
@@ -156,7 +158,7 @@ class PreparedKernel:
 
     def _start_plainly(self, pointers: Sequence[int]) -> None:
         addresses = [_Address(pointer, dtype) for pointer, dtype in zip(pointers, self._types, strict=True)]
-        self._kernel[self._grid](*addresses, *self._numbers, **self._options)
+        self._kernel[self.grid](*addresses, *self._numbers, **self._options)
 
 
 _compiled: set[Any] = set()

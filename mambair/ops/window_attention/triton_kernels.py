@@ -36,6 +36,17 @@ def spread_bias_kernel(table_ptr, bias_ptr, factor, w: tl.constexpr, L: tl.const
 
 
 @triton.jit
+def head_and_window(C, d: tl.constexpr):
+    """(head, number of heads, window) of a program, a window's heads one after the other.
+
+    In one dimension, the only one in which CUDA takes more than 65535 programs: a photo of 24 megapixels has more
+    windows than that.
+    """
+    heads = C // d
+    return tl.program_id(0) % heads, heads, tl.program_id(0) // heads
+
+
+@triton.jit
 def place_in_window(window, p, H, W, shift, w: tl.constexpr, L: tl.constexpr):
     """(pixel number in all images, region, exists) of pixels p.
 
@@ -98,12 +109,12 @@ def attention_kernel(
     BK: tl.constexpr, SHIFTED: tl.constexpr, PRECISION: tl.constexpr, KEEP: tl.constexpr,
 ):  # fmt: skip
     """y, and norms if KEEP, of one block of queries; the keys block by block."""
-    head, window = tl.program_id(0), tl.program_id(1)
+    head, heads, window = head_and_window(C, d)
     bias_ptr += head * (L * L)
-    norms_ptr += (window.to(tl.int64) * tl.num_programs(0) + head) * L
+    norms_ptr += (window.to(tl.int64) * heads + head) * L
     qkv_ptr += head * d
     y_ptr += head * d
-    p = tl.program_id(2) * BQ + tl.arange(0, BQ)
+    p = tl.program_id(1) * BQ + tl.arange(0, BQ)
     q_pixels, q_region, q_exists = place_in_window(window, p, H, W, shift, w, L)
     q = load_rows(qkv_ptr, q_pixels, q_exists, 3 * C, d, BD)
     # A query that is only padding may see no key.
@@ -139,11 +150,11 @@ def query_gradients_kernel(
 
     `key_gradients_kernel` computes the scores once more: blocks of both fit into registers, all queries at once do not.
     """
-    head, window = tl.program_id(0), tl.program_id(1)
+    head, heads, window = head_and_window(C, d)
     bias_ptr += head * (L * L)
-    kept = (window.to(tl.int64) * tl.num_programs(0) + head) * L
+    kept = (window.to(tl.int64) * heads + head) * L
     qkv_ptr += head * d
-    p = tl.program_id(2) * BQ + tl.arange(0, BQ)
+    p = tl.program_id(1) * BQ + tl.arange(0, BQ)
     q_pixels, q_region, q_exists = place_in_window(window, p, H, W, shift, w, L)
     q = load_rows(qkv_ptr, q_pixels, q_exists, 3 * C, d, BD)
     dy = load_rows(dy_ptr + head * d, q_pixels, q_exists, C, d, BD)
@@ -172,11 +183,11 @@ def key_gradients_kernel(
     BK: tl.constexpr, SHIFTED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The keys' and values' part of d_qkv, of one block of keys; the queries block by block."""
-    head, window = tl.program_id(0), tl.program_id(1)
+    head, heads, window = head_and_window(C, d)
     bias_ptr += head * (L * L)
-    kept = (window.to(tl.int64) * tl.num_programs(0) + head) * L
+    kept = (window.to(tl.int64) * heads + head) * L
     qkv_ptr += head * d
-    k_p = tl.program_id(2) * BK + tl.arange(0, BK)
+    k_p = tl.program_id(1) * BK + tl.arange(0, BK)
     k_pixels, k_region, k_exists = place_in_window(window, k_p, H, W, shift, w, L)
     k = load_rows(qkv_ptr + C, k_pixels, k_exists, 3 * C, d, BD)
     v = load_rows(qkv_ptr + 2 * C, k_pixels, k_exists, 3 * C, d, BD)

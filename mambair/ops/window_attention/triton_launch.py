@@ -85,7 +85,7 @@ class WindowPlan:
         )  # fmt: skip
         self._attend, self._attend_and_keep = (
             self._prepare(
-                kernels.attention_kernel, (sizes.heads, sizes.count, parts), (kind, self._bias_type, kind, _FP32),
+                kernels.attention_kernel, (sizes.heads * sizes.count, parts), (kind, self._bias_type, kind, _FP32),
                 sizes.places(), KEEP=keep, **options,
             )
             for keep in (False, True)
@@ -95,7 +95,7 @@ class WindowPlan:
     def _prepare_gradients(self, block: int) -> None:
         sizes, kind, places = self.sizes, self._kind, self.sizes.places()
         parts, options = self._cut(block)
-        grid = sizes.heads, sizes.count, parts
+        grid = sizes.heads * sizes.count, parts
         every = (kind, self._bias_type, kind, kind, _FP32, _FP32, kind)
         without_y = (kind, self._bias_type, kind, _FP32, _FP32)
         self._of_queries = self._prepare(kernels.query_gradients_kernel, grid, every, places, **options)

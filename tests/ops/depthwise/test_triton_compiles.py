@@ -58,3 +58,12 @@ def test_sums_compile() -> None:
 def test_wide_sums_compile() -> None:
     constants = {"KK": 25, "BP": 64, "BC": 32}
     assert compiled(wide_kernels.sum_parts_kernel, constants, {}, 90, 4)["cubin"]
+
+
+def test_images_of_any_size_are_within_what_cuda_takes() -> None:
+    """2^31 - 1 programs in the first dimension, 65535 in the others."""
+    for height, width in ((1, 400_000), (600_000, 1), (16_000, 16_000)):
+        image = launch.Image((1, height, width, 360), (height * width * 720, width * 720, 720), torch.bfloat16)
+        for cut in (launch.convolve_cut(image, 1), launch.gradients_cut(image, 1, 360, 360)):
+            assert cut.grid[0] < 2**31
+            assert max((*cut.grid, 1, 1)[1:3]) <= 65535

@@ -8,6 +8,7 @@ import torch
 triton = pytest.importorskip("triton")
 
 from mambair.ops.window_attention import triton_kernels as kernels  # noqa: E402
+from mambair.ops.window_attention.triton_launch import WindowPlan, Windows  # noqa: E402
 from mambair.ops.window_attention.triton_tiles import Tiles, block_warps, choose_tiles, padded_channels  # noqa: E402
 from tests.ops.compiling import compiled  # noqa: E402
 
@@ -125,3 +126,14 @@ def test_the_spread_of_biases_compiles(capability: int) -> None:
 def test_the_table_gradient_compiles(capability: int) -> None:
     constants = {"w": 16, "L": 256, "BW": 16}
     assert compiled(kernels.table_gradient_kernel, constants, {}, capability, 8)["cubin"]
+
+
+def test_photos_of_any_size_are_within_what_cuda_takes() -> None:
+    """2^31 - 1 programs in the first dimension, 65535 in the others."""
+    sizes = Windows(1, 6400, 6400, heads=4, channels=16, window_size=16, shift=8, scaled_by=12)
+    tiles = choose_tiles(16, LIGHT, torch.bfloat16, 227 * 1024)
+    assert tiles is not None
+    plan = WindowPlan(sizes, torch.bfloat16, torch.float32, torch.device("cpu"), tiles)
+    for kernel in (*plan.forward_kernels, *plan.backward_kernels):
+        assert kernel.grid[0] < 2**31
+        assert max(kernel.grid[1:]) <= 65535
